@@ -1,0 +1,111 @@
+"""What goes into a search and what comes out, as frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcp_server.domain.filters import Filter
+from mcp_server.domain.ids import MediaId
+
+Repeats = Literal["skip", "query", "allow"]
+Detail = Literal["ids", "concise", "full"]
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """Rows nearest to a query.
+
+    Attributes:
+        rows: (M,) int64, no row twice, best first.
+        scores: (M,) float32, cosine in [-1, 1], descending; equal scores by ascending tie key (media id, or row without one).
+        approximation: None when the answer is exact, else how it was found, such as "ivf nprobe=64".
+    """
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    approximation: str | None = None
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """A query as the model sees it.
+
+    Attributes:
+        vector: (D,) float32, unit length.
+        truncated: True when the text was longer than the model reads and its end was cut.
+        token_limit: how many tokens the model reads.
+    """
+
+    vector: NDArray[np.float32]
+    truncated: bool
+    token_limit: int
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """One search, already checked for form."""
+
+    text: str
+    collection: str | None = None
+    n: int = 10
+    filters: Filter | None = None
+    session: str | None = None
+    repeats: Repeats = "skip"
+    seen: tuple[MediaId, ...] = ()
+    excluded: tuple[MediaId, ...] = ()
+    excluded_groups: tuple[MediaId, ...] = ()
+    detail: Detail = "concise"
+
+
+@dataclass(frozen=True)
+class Item:
+    """What a caller may know about one medium."""
+
+    id: MediaId
+    title: str
+    uri: str
+    group: MediaId | None = None
+    thumbnail_uri: str = ""
+    tags: dict[str, list[str | int | float]] = field(default_factory=dict[str, "list[str | int | float]"])
+    """Field name to values, own and inherited; filled at detail "full" only."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One answer: an item and its cosine to the query, float32, never NaN."""
+
+    item: Item
+    score: float
+
+
+@dataclass(frozen=True)
+class HiddenCounts:
+    """Indexed items left out of an answer, each counted for every reason that applies to it."""
+
+    seen: int = 0
+    excluded: int = 0
+    filtered: int = 0
+    best_hidden_score: float | None = None
+    """Best cosine among the items that pass the filters but were skipped as seen or excluded; None when there are none."""
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """The answer to one `SearchRequest`."""
+
+    session: str
+    collection: str
+    hits: tuple[Hit, ...]
+    matching: int
+    """Items that pass the filters."""
+    unseen_left: int
+    """Of those, how many further calls in this session can still return."""
+    hidden: HiddenCounts
+    filter_sentence: str
+    approximation: str | None = None
+    short_reason: str | None = None
+    warnings: tuple[str, ...] = ()
