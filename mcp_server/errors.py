@@ -9,14 +9,16 @@ SearchServerError
 │   │   └── UnknownValueError
 │   └── UnknownSessionError    the handle is unknown or expired
 ├── EncoderError           the model cannot answer; the caller's arguments are fine
-│   └── ModelLoadingError      not yet: it is still loading
+│   ├── ModelLoadingError      not yet: it is still loading
+│   └── ModelUnavailableError  it cannot be had on this server: download, cache, device
+├── SessionStoreError      the server cannot keep sessions; the caller's arguments are fine
 ├── CollectionError        a collection cannot be opened or read: found by `doctor`
 │   ├── CatalogError           the SQLite file
 │   └── IndexMismatchError     embeddings, index and model do not fit each other
 ├── IngestError            a folder cannot be turned into a collection
 └── ConfigError            the configuration cannot be used: found when starting
 
-Messages of `CallerError` and `EncoderError` are read by a model: at most `MESSAGE_LIMIT` characters, no path, SQL or list of ids.
+Messages of `CallerError`, `EncoderError` and `SessionStoreError` are read by a model: at most `MESSAGE_LIMIT` characters, no path, SQL or list of ids.
 The other messages are for the person who runs the server and may name files.
 """
 
@@ -69,6 +71,22 @@ class EncoderError(SearchServerError):
 
 class ModelLoadingError(EncoderError):
     """The model is still loading."""
+
+
+class ModelUnavailableError(EncoderError):
+    """The model cannot be had on this server.
+
+    Attributes:
+        remedy: for the person who runs the server: what failed and what to do. May name files, addresses and settings.
+    """
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy or message
+
+
+class SessionStoreError(SearchServerError):
+    """The server cannot read or write its sessions; the arguments are fine."""
 
 
 class CollectionError(SearchServerError):

@@ -6,7 +6,10 @@ select the same items of the same collection.
 
 from __future__ import annotations
 
+import json
+import unicodedata
 from dataclasses import dataclass
+from typing import cast
 
 Scalar = str | int | float | bool
 
@@ -97,3 +100,70 @@ class Not:
 
 
 Filter = AnyOf | AllOf | Between | Contains | Exists | TagIds | TagsetBetween | And | Or | Not
+
+
+def folded(text: str) -> str:
+    """Return `text` as names and text values are compared: letter case and the way accents are encoded do not matter."""
+    return unicodedata.normalize("NFC", text.casefold())
+
+
+def scalar_text(value: Scalar) -> str:
+    """Return a value as it reads in a text field: true and false for booleans, no trailing `.0` on whole numbers."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    return str(value)
+
+
+def canonical(filter: Filter) -> str:  # noqa: A002 - the word of the package for this value
+    """Return stable text: equal for filters that differ only in the order or repetition of values and children, in the letter case of
+    fields and text values, in nesting that changes nothing, or in writing a value as a number or as text.
+
+    Filters with equal text select the same items of a collection; the reverse is not promised.
+    """
+    return json.dumps(_form(filter), ensure_ascii=False, separators=(",", ":"))
+
+
+def _form(node: Filter) -> list[object]:  # noqa: PLR0911 - one return for each kind of node
+    match node:
+        case AnyOf() | AllOf():
+            return _values_form(node)
+        case Between():
+            bounds = (node.gte, node.gt, node.lte, node.lt)
+            return ["between", _name(node.field), *(None if bound is None else folded(scalar_text(bound)) for bound in bounds)]
+        case Contains():
+            return ["contains", _name(node.field), folded(node.text)]
+        case Exists():
+            return ["exists", _name(node.field), node.expected]
+        case TagIds():
+            return ["tags", node.tagset_id, node.tagtype_id, node.every, *sorted(set(node.tag_ids))]
+        case TagsetBetween():
+            bounds = (node.lower, node.upper)
+            return ["span", node.tagset_id, node.tagtype_id, *(None if bound is None else folded(scalar_text(bound)) for bound in bounds)]
+        case And():
+            return _group_form("and", node.children)
+        case Or():
+            return _group_form("or", node.children)
+        case Not():
+            inner = _form(node.child)
+            return cast("list[object]", inner[1]) if inner[0] == "not" else ["not", inner]
+
+
+def _name(field: str) -> str:
+    return folded(field.strip())
+
+
+def _values_form(node: AnyOf | AllOf) -> list[object]:
+    values = sorted({folded(scalar_text(value)) for value in node.values})
+    word = "any" if isinstance(node, AnyOf) or len(values) == 1 else "all"
+    return [word, _name(node.field), *values]
+
+
+def _group_form(word: str, children: tuple[Filter, ...]) -> list[object]:
+    forms: dict[str, list[object]] = {}
+    for child in children:
+        form = _form(child)
+        for part in cast("list[list[object]]", form[1:]) if form[0] == word else [form]:
+            forms[json.dumps(part, ensure_ascii=False)] = part
+    return next(iter(forms.values())) if len(forms) == 1 else [word, *(forms[key] for key in sorted(forms))]

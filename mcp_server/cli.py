@@ -1,0 +1,209 @@
+"""The commands: serve, search, filters, doctor, ingest. Exit status 0: fine, 1: failed, 2: bad configuration, files or arguments."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mcp_server import __version__
+from mcp_server.config import DEFAULT_MODEL_NAME, Settings, load_settings
+from mcp_server.errors import CollectionError, ConfigError, IngestError, SearchServerError
+
+if TYPE_CHECKING:
+    from mcp_server.engine.search import SearchEngine
+
+QUIET = ("httpx", "httpx2", "huggingface_hub", "mcp", "open_clip", "PIL", "urllib3", "uvicorn.access", "root")
+"""Other packages' loggers, kept to warnings so that one line a search stays readable."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except (ConfigError, CollectionError, IngestError) as error:
+        print(f"clip-search-mcp: {error}", file=sys.stderr)
+        return 2
+    except SearchServerError as error:
+        print(f"clip-search-mcp: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serve MCP over stdio, or over HTTP with --http."""
+    settings = _settings(options)
+    from mcp_server.engine.opening import open_engine
+    from mcp_server.server import build_server
+
+    engine = open_engine(settings)
+    server = build_server(engine, log_level=settings.log_level)
+    if options.http:
+        from mcp_server.protocol.http import serve_http
+
+        engine.shelf.warm_up()
+        serve_http(server, settings, options.host or settings.host, settings.port if options.port is None else options.port)
+        return 0
+    from mcp_server.protocol.stdio import exit_now, serve_stdio
+
+    serve_stdio(server)
+    exit_now()
+    return 0
+
+
+def search(options: argparse.Namespace) -> int:
+    """Print the pictures that look like TEXT, best first."""
+    from mcp_server.protocol.answers import search_answer
+    from mcp_server.protocol.arguments import search_request
+
+    request = search_request(
+        {"text": options.text, "collection": options.collection, "n": options.n, "filters": options.filters, "detail": options.detail}
+    )
+    with closing(_engine(options)) as engine:
+        outcome = engine.search(request)
+        answer = search_answer(outcome, engine.shelf.collection(outcome.collection).media, request.detail).body
+    if options.json:
+        print(json.dumps(answer, ensure_ascii=False))
+        return 0
+    for place, hit in enumerate(answer["hits"], start=1):
+        print(f"{place:>3}  {hit['score']:.4f}  id {hit['id']:<8} {hit.get('title', '')}  {hit.get('uri', '')}".rstrip())
+        for name, values in hit.get("tags", {}).items():
+            print(f"                  {name}: {', '.join(str(value) for value in values)}")
+    shown = f"{answer['returned']} of {answer['matching']:,} items in {answer['collection']}"
+    print(f"{shown}, filters: {answer['filters']}" if request.filters is not None else shown)
+    for warning in answer["warnings"]:
+        print(f"note: {warning}")
+    return 0
+
+
+def filters(options: argparse.Namespace) -> int:
+    """Print the fields one can filter on, or the values of one field."""
+    from mcp_server.protocol.arguments import filter_question
+    from mcp_server.protocol.filter_answers import filter_answer
+
+    names = ("collection", "field", "match", "n", "offset", "filters")
+    question = filter_question({name: getattr(options, name) for name in names})
+    with closing(_engine(options)) as engine:
+        answer = filter_answer(engine.shelf, question).body
+    if options.json:
+        print(json.dumps(answer, ensure_ascii=False))
+    else:
+        _print_tree(answer)
+    return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Check configuration, models, catalogs, embeddings and indexes against each other, and say what to do."""
+    from mcp_server.doctor import examine
+
+    settings = _settings(options)
+    print(f"configuration  {settings.config_file}")
+    problems = 0
+    for finding in examine(settings):
+        print(f"{finding.level:<8}{finding.about:<20}{finding.text}")
+        problems += finding.level == "PROBLEM"
+    print("Everything fits." if not problems else f"{problems} problem{'s' if problems > 1 else ''} found.")
+    return 1 if problems else 0
+
+
+def ingest(options: argparse.Namespace) -> int:
+    """Turn a folder of pictures into a collection."""
+    from mcp_server.ingest.command import run_ingest
+
+    return run_ingest(options, print)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    settings = load_settings(options.config, options.root)
+    logging.basicConfig(level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True)
+    if options.command in (search, filters, doctor):
+        logging.getLogger().setLevel(logging.ERROR)
+    for name in QUIET:
+        if name != "root":
+            logging.getLogger(name).setLevel(logging.WARNING)
+    for warning in settings.warnings:
+        logging.getLogger(__name__).warning("config.odd %s", warning)
+    return settings
+
+
+def _engine(options: argparse.Namespace) -> SearchEngine:
+    from mcp_server.engine.opening import open_engine
+
+    return open_engine(_settings(options), sessions_file=Path(":memory:"))
+
+
+def _print_tree(value: Any, indent: str = "") -> None:
+    for key, inner in value.items():
+        if isinstance(inner, list):
+            print(f"{indent}{key}:")
+            for each in inner:
+                print(f"{indent}  {_line(each)}")
+        elif isinstance(inner, dict) and any(isinstance(each, dict | list) for each in inner.values()):
+            print(f"{indent}{key}:")
+            _print_tree(inner, indent + "  ")
+        else:
+            print(f"{indent}{key}: {_line(inner)}")
+
+
+def _line(value: Any) -> str:
+    if isinstance(value, dict):
+        return "  ".join(f"{key}={json.dumps(inner, ensure_ascii=False)}" for key, inner in value.items())
+    return str(value)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="clip-search-mcp", description="Search images with words, for agents (MCP) and for people.")
+    parser.add_argument("--version", action="version", version=f"clip-search-mcp {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", type=Path, help="configuration file; default: $CLIP_SEARCH_CONFIG, ./data/config.ini, the bundled demo")
+    common.add_argument("--root", type=Path, help="where relative paths in the configuration start")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    one = commands.add_parser("serve", parents=[common], help="serve MCP over stdio (default) or HTTP")
+    one.add_argument("--http", action="store_true", help="serve Streamable HTTP instead of stdio")
+    one.add_argument("--host", help="address to listen on; default: [SERVER] Host, 127.0.0.1")
+    one.add_argument("--port", type=int, help="port to listen on; default: [SERVER] Port, 8000; 0 picks a free one")
+    one.set_defaults(command=serve)
+
+    one = commands.add_parser("search", parents=[common], help="search from the command line")
+    one.add_argument("text", metavar="TEXT", help="what the picture shows")
+    one.add_argument("--collection")
+    one.add_argument("-n", default="10", help="how many, 1 to 100 (default 10)")
+    one.add_argument("--filters", help='as JSON, such as \'{"color": "red"}\'')
+    one.add_argument("--detail", default="concise", help="ids, concise or full")
+    one.add_argument("--json", action="store_true", help="print the answer an agent gets")
+    one.set_defaults(command=search)
+
+    one = commands.add_parser("filters", parents=[common], help="list the fields and values one can filter on")
+    one.add_argument("field", nargs="?", metavar="FIELD", help="one field's values")
+    one.add_argument("--collection")
+    one.add_argument("--match", help="only values containing this")
+    one.add_argument("-n", default="20", help="how many values, 1 to 100 (default 20)")
+    one.add_argument("--offset", default="0")
+    one.add_argument("--filters", help="count only items that pass, as JSON")
+    one.add_argument("--json", action="store_true", help="print the answer an agent gets")
+    one.set_defaults(command=filters)
+
+    one = commands.add_parser("doctor", parents=[common], help="check configuration, model, catalog, embeddings and index")
+    one.set_defaults(command=doctor)
+
+    one = commands.add_parser("ingest", parents=[common], help="turn a folder of pictures into a collection")
+    one.add_argument("folder", type=Path, metavar="FOLDER", help="pictures, in any depth of folders")
+    one.add_argument("--metadata", type=Path, metavar="FILE.jsonl", help='one JSON object a picture; "file" names the picture')
+    one.add_argument("--name", help="the collection's name; default: the folder's")
+    one.add_argument("--model", help=f"open_clip name, hf-hub:org/repo or local-dir:PATH; default: {DEFAULT_MODEL_NAME}")
+    one.add_argument("--out", type=Path, help="where to write the collection; default: beside the configuration")
+    one.add_argument("--replace", action="store_true", help="replace a collection of that name")
+    one.set_defaults(command=ingest)
+    return parser

@@ -1,0 +1,160 @@
+"""What may stand at a field: `"food"`, `["food", "drink"]`, `{"gte": 2020, "lt": 2022}`, `{"not": ...}`, and so on."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from decimal import Decimal, InvalidOperation
+from typing import cast
+
+from mcp_server.domain.filter_limits import MAX_TEXT, Budget, check_depth, checked_scalar, quoted
+from mcp_server.domain.filters import AllOf, And, AnyOf, Between, Contains, Exists, Filter, Not, Or, Scalar
+from mcp_server.errors import FilterError
+
+CONDITION_KEYS = ("any", "all", "not", "gte", "gt", "lte", "lt", "contains", "exists")
+"""Every key a field's object may have, letter case ignored."""
+
+_BOUNDS = ("gte", "gt", "lte", "lt")
+_VALUE = "the plain value"
+_INSTEAD = {
+    **dict.fromkeys(("min", "minimum", "from", "since", "start", "ge", ">=", "$gte", "lower", "lower_bound", "at_least"), '"gte"'),
+    **dict.fromkeys(("max", "maximum", "to", "until", "end", "le", "<=", "$lte", "upper", "upper_bound", "at_most"), '"lte"'),
+    **dict.fromkeys(("after", ">", "$gt", "greater_than", "above", "over"), '"gt"'),
+    **dict.fromkeys(("before", "<", "$lt", "less_than", "below", "under"), '"lt"'),
+    **dict.fromkeys(("eq", "=", "==", "$eq", "equals", "equal", "is", "value"), _VALUE),
+    **dict.fromkeys(("in", "$in", "or", "one_of", "any_of", "values", "value_ids"), '"any"'),
+    **dict.fromkeys(("and", "$all", "all_of", "contains_all"), '"all"'),
+    **dict.fromkeys(("ne", "!=", "<>", "neq", "$ne", "nin", "not_in", "$nin", "is_not", "exclude", "none", "not_"), '"not"'),
+    **dict.fromkeys(
+        ("like", "ilike", "regex", "match", "matches", "startswith", "starts_with", "substring", "text", "includes"), '"contains"'
+    ),
+    **dict.fromkeys(("exist", "$exists", "present", "missing", "is_null", "isnull"), '"exists"'),
+    "between": '"gte" and "lte"',
+    "range": '"gte" and "lte"',
+}
+_ZONED = re.compile(r"(?:[+-]\d{2}:?\d{2}|[Zz])$")
+
+
+def parse_condition(field: str, raw: object, budget: Budget, depth: int = 0) -> Filter:
+    """Return what `raw`, found at `field`, asks for. Several keys in one object all have to hold.
+
+    Raises:
+        FilterError: it cannot be read, or is over a limit.
+    """
+    check_depth(depth)
+    budget.spend_condition()
+    if isinstance(raw, dict):
+        return _parse_object(field, cast("dict[object, object]", raw), budget, depth)
+    if isinstance(raw, list | tuple):
+        return _parse_list(field, cast("list[object]", raw), budget, depth, every=False)
+    budget.spend_values(1, field)
+    return AnyOf(field, (checked_scalar(raw, field),))
+
+
+def _parse_list(field: str, raw: object, budget: Budget, depth: int, *, every: bool) -> Filter:
+    if not isinstance(raw, list | tuple):
+        return parse_condition(field, raw, budget, depth)
+    elements = cast("list[object]", raw)
+    budget.spend_values(len(elements), field)
+    values = tuple(checked_scalar(element, field) for element in elements if not isinstance(element, dict))
+    conditions = [parse_condition(field, element, budget, depth + 1) for element in elements if isinstance(element, dict)]
+    if values or not conditions:
+        conditions.insert(0, AllOf(field, values) if every else AnyOf(field, values))
+    if len(conditions) == 1:
+        return conditions[0]
+    return And(tuple(conditions)) if every else Or(tuple(conditions))
+
+
+def _parse_object(field: str, raw: dict[object, object], budget: Budget, depth: int) -> Filter:
+    parts: list[Filter] = []
+    bounds: dict[str, Scalar] = {}
+    for key, value in raw.items():
+        word = key.casefold() if isinstance(key, str) else ""
+        if word in _BOUNDS:
+            if value is not None:
+                bounds[word] = _checked_bound(value, field, word)
+        elif word == "not":
+            parts.append(Not(parse_condition(field, value, budget, depth + 1)))
+        elif word in {"any", "all"}:
+            parts.append(_parse_list(field, value, budget, depth + 1, every=word == "all"))
+        elif word == "contains":
+            parts.append(_parse_contains(field, value))
+        elif word == "exists":
+            parts.append(_parse_exists(field, value))
+        else:
+            raise FilterError(_unknown_key(field, key))
+    if bounds:
+        parts.insert(0, _between(field, bounds))
+    if not parts:
+        raise FilterError(f'{quoted(field)} has an empty condition. Leave the field out, or give a value, a list, or {{"exists": true}}.')
+    return parts[0] if len(parts) == 1 else And(tuple(parts))
+
+
+def _parse_contains(field: str, raw: object) -> Filter:
+    if isinstance(raw, list | tuple | dict | None):
+        raise FilterError(
+            f'"contains" of {quoted(field)} takes one text. For several: {{"any": [{{"contains": "a"}}, {{"contains": "b"}}]}}.'
+        )
+    text = str(checked_scalar(raw, field))
+    if not text:
+        raise FilterError(f'"contains" of {quoted(field)} is empty. Give 1-{MAX_TEXT} characters, or {{"exists": true}} for any value.')
+    return Contains(field, text)
+
+
+def _parse_exists(field: str, raw: object) -> Filter:
+    word = raw.casefold() if isinstance(raw, str) else raw
+    if isinstance(word, bool):
+        return Exists(field, word)
+    if word in ("true", "false"):
+        return Exists(field, word == "true")
+    raise FilterError(f'"exists" of {quoted(field)} takes true or false, not {quoted(raw)}.')
+
+
+def _checked_bound(raw: object, field: str, word: str) -> Scalar:
+    if isinstance(raw, bool | list | tuple | dict) or raw == "":
+        raise FilterError(f'"{word}" of {quoted(field)} takes one number, date or time, not {quoted(raw)}. Leave it out for an open end.')
+    return checked_scalar(raw, field)
+
+
+def _between(field: str, bounds: dict[str, Scalar]) -> Between:
+    for lower in (bounds[word] for word in ("gte", "gt") if word in bounds):
+        for upper in (bounds[word] for word in ("lte", "lt") if word in bounds):
+            if is_reversed(lower, upper):
+                raise reversed_range(field, lower, upper)
+    return Between(field, **bounds)
+
+
+def is_reversed(lower: Scalar, upper: Scalar) -> bool:
+    """True when both bounds are numbers, or ISO texts of the same shape, and `lower` is the larger. Other pairs cannot be told here."""
+    first, last = _number(lower), _number(upper)
+    if first is not None and last is not None:
+        return first > last
+    if not (isinstance(lower, str) and isinstance(upper, str)) or _ZONED.search(lower[10:]):
+        return False
+    same_shape = re.sub(r"[0-9]", "0", lower) == re.sub(r"[0-9]", "0", upper)
+    return same_shape and lower[:1].isdigit() and lower > upper
+
+
+def reversed_range(field: str, lower: Scalar, upper: Scalar) -> FilterError:
+    """Return the error for a range whose lower bound is above its upper bound."""
+    around = f'{{"any": [{{"gte": {quoted(lower)}}}, {{"lte": {quoted(upper)}}}]}}'
+    return FilterError(
+        f"{quoted(field)}: the range from {quoted(lower)} to {quoted(upper)} is reversed. Swap them; for outside them: {around}."
+    )
+
+
+def _number(value: Scalar) -> Decimal | None:
+    try:
+        number = Decimal(value)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
+
+
+def _unknown_key(field: str, key: object) -> str:
+    word = key.casefold() if isinstance(key, str) else str(key)
+    close = difflib.get_close_matches(word, CONDITION_KEYS, n=1)
+    instead = _INSTEAD.get(word, f'"{close[0]}"' if close else "")
+    advice = f"Use {instead}. " if instead else ""
+    accepted = ", ".join(CONDITION_KEYS)
+    return f"{quoted(field)} has no condition {quoted(key)}. {advice}A field takes a value, a list, or an object of: {accepted}."

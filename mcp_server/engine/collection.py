@@ -1,0 +1,79 @@
+"""One collection, open: catalog and filters at once, vectors when the first search needs them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcp_server.encoders.loading import BackgroundText
+from mcp_server.indexes.base import Index
+from mcp_server.stores.audit import AuditLog
+from mcp_server.stores.catalog import Catalog
+from mcp_server.stores.filter_index import FilterIndex
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Media:
+    """Where pictures can be had: http(s) URLs to prepend, or "" for places on this server."""
+
+    thumbnail_url: str
+    original_url: str
+
+
+class Collection:
+    """A named collection. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        catalog: Catalog,
+        filters: FilterIndex,
+        load_index: Callable[[], Index],
+        encoder: BackgroundText,
+        media: Media,
+        audit: AuditLog | None = None,
+    ) -> None:
+        self.name = name
+        self.catalog = catalog
+        self.filters = filters
+        self.encoder = encoder
+        self.media = media
+        self.audit = audit
+        self._load_index = load_index
+        self._index: Index | None = None
+        self._searchable: NDArray[np.bool_] | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def index(self) -> Index:
+        """The index, loaded on first use; a load that fails is tried again at the next use.
+
+        Raises:
+            CollectionError: the embeddings or the index cannot be read, or do not fit.
+        """
+        with self._lock:
+            if self._index is None:
+                self._index = self._load_index()
+                self._searchable = self.catalog.mapped & ~self._index.unusable
+                logger.info("collection.ready name=%s items=%d width=%d", self.name, self.catalog.indexed, self._index.width)
+            return self._index
+
+    @property
+    def searchable(self) -> NDArray[np.bool_]:
+        """(N,) bool: rows that a medium claims and whose vector is usable. Loads the index."""
+        _ = self.index
+        assert self._searchable is not None
+        return self._searchable
+
+    def close(self) -> None:
+        """Close the catalog."""
+        self.catalog.close()
+

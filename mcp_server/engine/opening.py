@@ -1,0 +1,94 @@
+"""The one place that builds an engine from settings. Nothing heavy is imported or read until it is needed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from mcp_server.config import CollectionConfig, Settings
+from mcp_server.encoders.base import TextEncoder
+from mcp_server.encoders.loading import BackgroundText
+from mcp_server.encoders.models import model_width
+from mcp_server.engine.collection import Collection, Media
+from mcp_server.engine.search import SearchEngine
+from mcp_server.engine.shelf import Shelf
+from mcp_server.errors import CollectionError, IndexMismatchError
+from mcp_server.indexes.base import Index
+from mcp_server.stores.audit import AuditLog
+from mcp_server.stores.catalog import Catalog
+from mcp_server.stores.filter_index import FilterIndex
+from mcp_server.stores.sessions import SESSIONS_FILE, Sessions
+
+logger = logging.getLogger(__name__)
+
+
+def open_engine(settings: Settings, sessions_file: Path | None = None) -> SearchEngine:
+    """Return an engine over every enabled collection of `settings`. Close it after use.
+
+    Collections open and models load on first use, or with `engine.shelf.warm_up()`. Sessions are kept in the state folder, or in
+    `sessions_file` (":memory:" keeps none).
+
+    Raises:
+        SessionStoreError: the sessions file cannot be created.
+    """
+    encoders = {model: background_encoder(model, settings) for model in dict.fromkeys(config.model for config in settings.collections)}
+    openers: dict[str, Callable[[], Collection]] = {
+        config.name: partial(open_collection, config, settings, encoders[config.model]) for config in settings.collections
+    }
+    return SearchEngine(Shelf(openers), Sessions(sessions_file or settings.state_folder / SESSIONS_FILE))
+
+
+def background_encoder(model: str, settings: Settings) -> BackgroundText:
+    """Return the text encoder of `model`; its weights load when first needed."""
+
+    def load() -> TextEncoder:
+        from mcp_server.encoders.open_clip import load_text_encoder
+
+        return load_text_encoder(model, settings.model_device, settings.cache_folder)
+
+    return BackgroundText(load, model, model_width(model, settings.cache_folder))
+
+
+def open_collection(config: CollectionConfig, settings: Settings, encoder: BackgroundText) -> Collection:
+    """Open the catalog of `config` and check it against embeddings and model; vectors are read on first use.
+
+    Raises:
+        CollectionError: a file is missing or damaged, or they do not fit each other.
+    """
+    from mcp_server.indexes.embeddings import embeddings_shape
+
+    for file in (config.database_file, config.embeddings_file, config.faiss_file):
+        if file is not None and not file.exists():
+            raise CollectionError(f"[{config.name}] there is no {file}. Correct the path in {settings.config_file.name}, or set Enabled = False.")
+    size, width = embeddings_shape(config.embeddings_file)
+    expected = model_width(config.model, settings.cache_folder)
+    if expected is not None and width != expected:
+        raise IndexMismatchError(
+            f"[{config.name}] the embeddings are {width} wide, the model {config.model} is {expected} wide. "
+            "Set Model to the model that made the embeddings."
+        )
+    catalog = Catalog.open(config.database_file, size)
+    for finding in catalog.findings:
+        logger.warning("collection.finding name=%s %s", config.name, finding)
+    return Collection(
+        config.name,
+        catalog=catalog,
+        filters=FilterIndex(catalog),
+        load_index=partial(_load_index, config, catalog),
+        encoder=encoder,
+        media=Media(_url(config.thumbnail_base), _url(config.original_base)),
+        audit=AuditLog(config.log_directory, config.name) if config.log_directory else None,
+    )
+
+
+def _load_index(config: CollectionConfig, catalog: Catalog) -> Index:
+    from mcp_server.indexes.embeddings import load_embeddings
+    from mcp_server.indexes.opening import open_index
+
+    return open_index(config.index_type, load_embeddings(config.embeddings_file), config.faiss_file, catalog.media_of_row)
+
+
+def _url(base: str) -> str:
+    return base if base.lower().startswith(("http://", "https://")) else ""

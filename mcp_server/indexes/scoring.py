@@ -1,0 +1,85 @@
+"""What every index must agree on: how a call is checked, how a row is scored, and in which order equals come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcp_server.domain.search import Neighbors
+from mcp_server.errors import IndexMismatchError
+from mcp_server.indexes.embeddings import Embeddings
+from mcp_server.indexes.row_memory import Rows
+
+_TILE = 512
+
+
+def unit_query(query: NDArray[Any], width: int) -> NDArray[np.float64]:
+    """Return `query`, floats of any precision, as (D,) float64 of unit length.
+
+    Raises:
+        IndexMismatchError: it is not `width` wide.
+        ValueError: it is not of floats, not finite, or has no length.
+    """
+    if query.ndim != 1 or query.shape[0] != width:
+        raise IndexMismatchError(f"The query is {_shape(query)} wide; this index holds vectors {width} wide.")
+    if query.dtype.kind != "f":
+        raise ValueError(f"The query must hold floats; got {query.dtype}.")
+    wide = query.astype(np.float64)
+    length = float(np.sqrt(np.dot(wide, wide)))
+    if not np.isfinite(length) or length == 0:
+        raise ValueError("The query must be finite and have a length.")
+    return wide / length
+
+
+def allowed_rows(embeddings: Embeddings, k: int, skip: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return (N,) bool, True for the rows a search may return: usable and not in `skip`. A new array.
+
+    Raises:
+        IndexMismatchError: the mask is not N long.
+        ValueError: k is less than 1, or the mask is not of bools.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1; got {k}.")
+    if skip.ndim != 1 or skip.shape[0] != embeddings.size:
+        raise IndexMismatchError(f"The skip mask is {_shape(skip)} long; this index holds {embeddings.size} rows.")
+    if skip.dtype != np.bool_:
+        raise ValueError(f"The skip mask must hold bools; got {skip.dtype}.")
+    return ~(skip | embeddings.unusable)
+
+
+def checked_tie_keys(embeddings: Embeddings, tie_keys: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+    """Return `tie_keys` if there is one per row. Raises IndexMismatchError otherwise. None stands for the row itself."""
+    if tie_keys is not None and tie_keys.shape != (embeddings.size,):
+        raise IndexMismatchError(f"There are {_shape(tie_keys)} tie keys for {embeddings.size} rows.")
+    return tie_keys
+
+
+def cosines(rows: Rows, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the cosine of each row in `positions` to `query`, (M,) float32 in [-1, 1].
+
+    Dot product and length are summed in float64 over the stored values and rounded once at the end. A row's score depends on the row
+    and the query only, not on its neighbours in the call: equal rows score equal to the last bit.
+    """
+    scores = np.empty(len(positions), np.float32)
+    for start in range(0, len(positions), _TILE):
+        tile = rows[positions[start : start + _TILE]].astype(np.float64)
+        # einsum, unlike a BLAS product, sums every row in the same order wherever it stands in the tile
+        lengths = np.sqrt(np.einsum("ij,ij->i", tile, tile))
+        scores[start : start + _TILE] = np.einsum("ij,j->i", tile, query) / lengths
+    return np.clip(scores, -1, 1)
+
+
+def best_first(positions: NDArray[np.int64], scores: NDArray[np.float32], ties: NDArray[np.int64] | None, k: int) -> Neighbors:
+    """Return the best `k` of `positions`, each there once, by descending score, equal scores by ascending tie key, then by row."""
+    if len(scores) > k:
+        kept = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]
+        positions, scores = positions[kept], scores[kept]
+    keys = positions if ties is None else ties[positions]
+    order = np.lexsort((positions, keys, -scores))[:k]
+    return Neighbors(positions[order], scores[order])
+
+
+def _shape(array: NDArray[Any]) -> str:
+    return "x".join(map(str, array.shape)) or "0-d"

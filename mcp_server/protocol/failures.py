@@ -1,0 +1,39 @@
+"""The one place that turns an error into text for a model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from mcp.server.mcpserver.exceptions import ToolError
+
+from mcp_server.errors import MESSAGE_LIMIT, CallerError, CollectionError, EncoderError, SearchServerError, SessionStoreError
+
+logger = logging.getLogger(__name__)
+
+_COLLECTION_TEXT = (
+    "This collection cannot be opened on the server. Your arguments are fine. "
+    "Tell the user to run `clip-search-mcp doctor`, which says what is wrong; other collections still work."
+)
+
+
+@contextmanager
+def told_to_the_model() -> Generator[None]:
+    """Raise `ToolError` with a sentence to act on for every error this package raises on purpose. Anything else is a bug and rises."""
+    try:
+        yield
+    except SearchServerError as error:
+        raise ToolError(text_of(error)) from error
+
+
+def text_of(error: SearchServerError) -> str:
+    """Return what a model may read of `error`: at most `MESSAGE_LIMIT` characters, no path, SQL or traceback."""
+    if isinstance(error, CallerError | EncoderError | SessionStoreError):
+        message = error.message
+        return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…"
+    if isinstance(error, CollectionError):
+        logger.error("collection.failed reason=%s", error)
+        return _COLLECTION_TEXT
+    logger.error("server.failed reason=%s", error)
+    return "The server is not set up correctly. Tell the user to run `clip-search-mcp doctor`."

@@ -1,0 +1,99 @@
+"""Streamable HTTP: loopback unless told otherwise, and then only with an allowlist of hosts and a bearer token."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import logging
+import socket
+from typing import Any
+
+import uvicorn
+from mcp.server import MCPServer
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mcp_server.config import Settings
+from mcp_server.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+def serve_http(server: MCPServer[Any], settings: Settings, host: str, port: int) -> None:
+    """Serve Streamable HTTP at http://host:port/mcp until SIGINT or SIGTERM; port 0 picks a free one. GET /health answers {"status":"ok"}.
+
+    Raises:
+        ConfigError: the address cannot be used, or is open to others without an allowlist and a token.
+    """
+    app = http_app(server, settings, host)
+    listener = _listening(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    logger.info("http.listening url=http://%s:%d/mcp", shown, listener.getsockname()[1])
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def http_app(server: MCPServer[Any], settings: Settings, host: str) -> ASGIApp:
+    """Return the ASGI application that serves `server` on `host`.
+
+    Raises:
+        ConfigError: `host` is not loopback and AllowedHosts or Token is missing.
+    """
+
+    @server.custom_route("/health", methods=["GET"])
+    async def health(_: Request) -> Response:  # pyright: ignore[reportUnusedFunction] - registered by the decorator
+        return JSONResponse({"status": "ok"})
+
+    security = None
+    if settings.allowed_hosts or not is_loopback(host):
+        if not settings.allowed_hosts or not settings.token:
+            raise ConfigError(
+                f"{host} can be reached by other machines. In [SERVER], set AllowedHosts (names clients use, such as search.example.org:*) "
+                "and Token (a long secret that clients send as a bearer token), or listen on 127.0.0.1."
+            )
+        security = TransportSecuritySettings(allowed_hosts=list(settings.allowed_hosts), allowed_origins=list(settings.allowed_origins))
+    app: ASGIApp = server.streamable_http_app(host=host, transport_security=security)
+    return BearerToken(app, settings.token) if settings.token else app
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class BearerToken:
+    """ASGI middleware: 401 for requests without the right bearer token; /health is open."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._expected = f"Bearer {token}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on if it may be answered."""
+        if scope["type"] == "http" and scope["path"] != "/health":
+            given = dict(scope["headers"]).get(b"authorization", b"")
+            if not hmac.compare_digest(given, self._expected):
+                refusal = JSONResponse({"error": "A bearer token is required."}, 401, {"WWW-Authenticate": "Bearer"})
+                await refusal(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(128)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise ConfigError(f"Cannot listen on {host} port {port}: {error}. Choose another with --host and --port.") from error
+    return listener

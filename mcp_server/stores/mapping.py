@@ -1,0 +1,111 @@
+"""Reads which medium sits at which row of the embeddings, and what is odd about it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcp_server.domain.filters import folded
+from mcp_server.errors import CatalogError
+from mcp_server.stores.database import Database
+from mcp_server.stores.fields import INDEX_TAGSET
+from mcp_server.stores.rows import RowMap
+from mcp_server.stores.schema import Schema, Tagset
+from mcp_server.stores.taggings import read_tags, read_taggings
+
+logger = logging.getLogger(__name__)
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """Rows and media, and the sentences for `doctor` about what does not fit."""
+
+    rows: RowMap
+    findings: tuple[str, ...]
+
+
+def read_mapping(database: Database, schema: Schema, size: int) -> Mapping:
+    """Return the media of `size` rows.
+
+    A medium has its lowest row only; of two media on one row, the lower id has it.
+
+    Raises:
+        CatalogError: no tagset is called CLIP Index ID, or its values cannot be read.
+    """
+    findings: list[str] = []
+    pairs = _claims(database, schema, size, findings)
+    medias = database.integers(f"SELECT id, coalesce(CAST({schema.media_group} AS INTEGER), -1) FROM medias ORDER BY id")
+    ids, groups = medias[:, 0], medias[:, 1]
+    pairs = _kept(pairs, np.isin(pairs[:, 0], ids), "{} CLIP Index IDs belong to media that do not exist.", findings)
+    pairs = _kept(pairs, _is_first(pairs[:, 0]), "{} media claim more than one row; the lowest row counts.", findings)
+    pairs = pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]
+    pairs = _kept(pairs, _is_first(pairs[:, 1]), "{} media claim a row that a medium with a lower id has; they cannot be found.", findings)
+
+    media_of_row = np.full(size, -1, dtype=np.int64)
+    group_of_row = np.full(size, -1, dtype=np.int64)
+    media_of_row[pairs[:, 1]] = pairs[:, 0]
+    group_of_row[pairs[:, 1]] = groups[np.searchsorted(ids, pairs[:, 0])]
+    if len(pairs) < size:
+        findings.append(f"{size - len(pairs)} of {size} rows of the embeddings belong to no medium; they are never returned.")
+    used = np.unique(group_of_row[group_of_row >= 0])
+    lost = int(np.count_nonzero(~np.isin(used, ids)))
+    if lost:
+        findings.append(f"{lost} values of group_id point at media that do not exist; their members inherit no tags.")
+    for finding in findings:
+        logger.warning('catalog.finding file=%s finding="%s"', database.path.name, finding)
+    return Mapping(RowMap(media_of_row, group_of_row), tuple(findings))
+
+
+def _claims(database: Database, schema: Schema, size: int, findings: list[str]) -> Ints:
+    """Return (n, 2) media ids and rows inside the array, ascending by medium, then row, without repeats."""
+    tagset = _index_tagset(database, schema, findings)
+    tags = read_tags(database, schema, (tagset.id,), tagset.kind)
+    whole = [_whole(value) for value in tags.values]
+    taggings = read_taggings(database, schema, (tagset.id,), tagset.kind)
+    owner = tags.position(taggings[:, 1])
+    taggings, owner = taggings[owner >= 0], owner[owner >= 0]
+    rows = np.array([-1 if row is None or not 0 <= row < size else row for row in whole], dtype=np.int64)
+    unread = sum(row is None for row in whole)
+    if unread:
+        findings.append(f"{unread} CLIP Index IDs are not whole numbers.")
+    beyond = len(rows) - int(np.count_nonzero(rows >= 0)) - unread
+    if beyond:
+        findings.append(f"{beyond} CLIP Index IDs lie outside the {size} rows of the embeddings; their media cannot be found.")
+    pairs = np.column_stack((taggings[:, 0], rows[owner]))
+    return np.unique(pairs[pairs[:, 1] >= 0], axis=0)
+
+
+def _index_tagset(database: Database, schema: Schema, findings: list[str]) -> Tagset:
+    named = [tagset for tagset in schema.tagsets if folded(tagset.name.strip()) == INDEX_TAGSET]
+    if not named:
+        raise CatalogError(f"The catalog {database.path} has no tagset called CLIP Index ID, so no row of the embeddings has a medium.")
+    if len(named) > 1:
+        findings.append(f"{len(named)} tagsets are called CLIP Index ID; tagset {named[0].id} counts.")
+    if named[0].kind is None:
+        raise CatalogError(f"The catalog {database.path} has no table numerical_int_tags with the values of CLIP Index ID.")
+    return named[0]
+
+
+def _whole(value: object) -> int | None:
+    if isinstance(value, str) and value.strip().lstrip("-").isdecimal() and len(value) < 20:
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) else None
+
+
+def _is_first(values: Ints) -> NDArray[np.bool_]:
+    """True where a sorted value is the first of its run."""
+    return np.concatenate((np.ones(min(len(values), 1), dtype=np.bool_), values[1:] != values[:-1]))
+
+
+def _kept(pairs: Ints, keep: NDArray[np.bool_], sentence: str, findings: list[str]) -> Ints:
+    dropped = pairs[~keep]
+    if len(dropped):
+        findings.append(sentence.format(len(np.unique(dropped[:, 0]))))
+    return pairs[keep]

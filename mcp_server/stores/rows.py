@@ -1,0 +1,94 @@
+"""Which medium is at which row of the embeddings, and which rows belong to which group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Rows of the ids asked for.
+
+    Attributes:
+        rows: (M,) int64, no row twice.
+        unknown: how many different ids have no row.
+    """
+
+    rows: Ints
+    unknown: int
+
+
+@dataclass(frozen=True)
+class Members:
+    """Rows of the members of some groups, one entry for each member of each group asked for.
+
+    Attributes:
+        rows: (M,) int64.
+        asked: (M,) int64, position of the group in what was asked for, ascending.
+    """
+
+    rows: Ints
+    asked: Ints
+
+
+class RowMap:
+    """Frozen lookups from media ids and group ids to rows. Safe to call from several threads."""
+
+    def __init__(self, media_of_row: Ints, group_of_row: Ints) -> None:
+        """Take two (N,) arrays with -1 for none. Their media ids are distinct."""
+        self.media_of_row = _frozen(media_of_row)
+        self.group_of_row = _frozen(group_of_row)
+        mapped = np.flatnonzero(media_of_row >= 0)
+        order = mapped[np.argsort(media_of_row[mapped], kind="stable")]
+        self._media, self._media_rows = media_of_row[order], order
+        grouped = mapped[group_of_row[mapped] >= 0]
+        order = grouped[np.argsort(group_of_row[grouped], kind="stable")]
+        self._group, self._group_rows = group_of_row[order], order
+
+    def lookup(self, media: Ints) -> Ints:
+        """Return the row of each media id, -1 for those without one."""
+        if not len(self._media):
+            return np.full(len(media), -1, dtype=np.int64)
+        at = np.minimum(np.searchsorted(self._media, media), len(self._media) - 1)
+        return np.where(self._media[at] == media, self._media_rows[at], -1)
+
+    def members(self, groups: Ints) -> Members:
+        """Return the rows whose group is among `groups`, group by group, ascending within each."""
+        first = np.searchsorted(self._group, groups, side="left")
+        counts = np.searchsorted(self._group, groups, side="right") - first
+        asked = np.repeat(np.arange(len(groups), dtype=np.int64), counts)
+        within = np.arange(len(asked), dtype=np.int64) - np.repeat(np.cumsum(counts) - counts, counts)
+        return Members(self._group_rows[first[asked] + within], asked)
+
+    def rows_of(self, ids: Iterable[int]) -> Found:
+        """Return the rows of `ids` in the order given; an id given twice counts once."""
+        wanted, too_large = distinct_ids(ids)
+        rows = self.lookup(wanted)
+        return Found(rows[rows >= 0], int(np.count_nonzero(rows < 0)) + too_large)
+
+    def rows_of_groups(self, groups: Iterable[int]) -> Found:
+        """Return the rows of the members of `groups`; `unknown` counts the groups without any."""
+        wanted, too_large = distinct_ids(groups)
+        members = self.members(wanted)
+        return Found(members.rows, len(wanted) - len(np.unique(members.asked)) + too_large)
+
+
+def distinct_ids(ids: Iterable[int]) -> tuple[Ints, int]:
+    """Return the different ids that fit int64, in the order given, and how many others there were."""
+    wanted = list(dict.fromkeys(ids))
+    try:
+        return np.array(wanted, dtype=np.int64), 0
+    except OverflowError:
+        fitting = [one for one in wanted if -(2**63) <= one < 2**63]
+        return np.array(fitting, dtype=np.int64), len(wanted) - len(fitting)
+
+
+def _frozen(array: Ints) -> Ints:
+    array.setflags(write=False)
+    return array

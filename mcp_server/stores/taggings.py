@@ -1,0 +1,70 @@
+"""Reads the tags of tagsets, and who has them, as arrays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcp_server.errors import CatalogError
+from mcp_server.stores.database import Database
+from mcp_server.stores.schema import Kind, Schema, ValueTable
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Tags:
+    """The tags of some tagsets, ascending by id.
+
+    Attributes:
+        ids: (T,) int64, distinct.
+        tagsets: (T,) int64, the tagset of each.
+        values: T stored values, as SQLite gives them.
+    """
+
+    ids: Ints
+    tagsets: Ints
+    values: Sequence[object]
+
+    def position(self, tag_ids: Ints) -> Ints:
+        """Return where each of `tag_ids` is in `ids`, -1 for those not there."""
+        if not len(self.ids):
+            return np.full(len(tag_ids), -1, dtype=np.int64)
+        at = np.minimum(np.searchsorted(self.ids, tag_ids), len(self.ids) - 1)
+        return np.where(self.ids[at] == tag_ids, at, -1)
+
+
+def read_tags(database: Database, schema: Schema, tagset_ids: Sequence[int], kind: Kind | None) -> Tags:
+    """Return the tags of tagsets of one kind. A tag that has two values keeps the one stored first."""
+    source = _source(schema, kind)
+    sql = f"SELECT t, v, s FROM ({source}) WHERE s IN (SELECT value FROM json_each(?)) AND t IS NOT NULL"
+    kept = {int(tag): (value, int(tagset)) for tag, value, tagset in reversed(database.rows(sql, json.dumps(list(tagset_ids))))}
+    order = sorted(kept)
+    return Tags(
+        np.array(order, dtype=np.int64),
+        np.array([kept[tag][1] for tag in order], dtype=np.int64),
+        [kept[tag][0] for tag in order],
+    )
+
+
+def read_taggings(database: Database, schema: Schema, tagset_ids: Sequence[int], kind: Kind | None) -> Ints:
+    """Return (n, 2) media ids and tag ids: who has the tags of those tagsets, in no order."""
+    tags = f"SELECT t FROM ({_source(schema, kind)}) WHERE s IN (SELECT value FROM json_each(?))"
+    sql = f"SELECT CAST(media_id AS INTEGER), CAST(tag_id AS INTEGER) FROM taggings WHERE tag_id IN ({tags}) AND media_id IS NOT NULL"
+    return database.integers(sql, json.dumps(list(tagset_ids)))
+
+
+def read_values(database: Database, table: ValueTable, tag_ids: Sequence[int]) -> list[tuple[int, object, int]]:
+    """Return (tag, value, tagset) of those of `tag_ids` whose value is in `table`, ascending by tag."""
+    sql = f"SELECT t, v, s FROM ({table.tagset_source}) WHERE t IN (SELECT value FROM json_each(?)) ORDER BY t"
+    return [(int(tag), value, int(tagset)) for tag, value, tagset in database.rows(sql, json.dumps(list(tag_ids)))]
+
+
+def _source(schema: Schema, kind: Kind | None) -> str:
+    if kind is None or kind not in schema.tables:
+        raise CatalogError("A tagset's values are in a table that is not there.")
+    return schema.tables[kind].tagset_source

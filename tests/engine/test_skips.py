@@ -1,0 +1,42 @@
+"""The skip set: one mask, counts that add up."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcp_server.engine.skips import build_skip_set
+
+
+@st.composite
+def _cases(draw: st.DrawFn) -> tuple[list[bool], list[bool], list[int], list[int]]:
+    size = draw(st.integers(0, 40))
+    flags = st.lists(st.booleans(), min_size=size, max_size=size)
+    rows = st.lists(st.integers(0, size - 1), max_size=60) if size else st.just([])
+    return draw(flags), draw(flags), draw(rows), draw(rows)
+
+
+@given(_cases())
+def test_the_mask_and_every_count_equal_plain_sets(case: tuple[list[bool], list[bool], list[int], list[int]]) -> None:
+    searchable, passing, seen, excluded = case
+    skip = build_skip_set(np.array(searchable, bool), np.array(passing, bool), np.array(seen, np.int64), np.array(excluded, np.int64))
+    can = {row for row, yes in enumerate(searchable) if yes}
+    matching = can & {row for row, yes in enumerate(passing) if yes}
+    hidden_seen = matching & set(seen)
+    hidden_excluded = (matching & set(excluded)) - hidden_seen
+    allowed = matching - hidden_seen - hidden_excluded
+    assert set(np.flatnonzero(~skip.mask).tolist()) == allowed
+    assert set(np.flatnonzero(skip.hidden).tolist()) == hidden_seen | hidden_excluded
+    assert (skip.matching, skip.filtered) == (len(matching), len(can) - len(matching))
+    assert (skip.seen, skip.excluded, skip.allowed) == (len(hidden_seen), len(hidden_excluded), len(allowed))
+
+
+def test_building_a_skip_set_changes_none_of_its_inputs() -> None:
+    searchable, passing = np.ones(5, bool), np.ones(5, bool)
+    searchable.flags.writeable = passing.flags.writeable = False
+    rows = np.array([1, 1, 3], np.int64)
+    skip = build_skip_set(searchable, passing, rows, rows)
+    assert skip.mask.tolist() == [False, True, False, True, False]
+    assert (skip.seen, skip.excluded) == (2, 0)
+    assert rows.tolist() == [1, 1, 3]

@@ -1,0 +1,138 @@
+"""The configuration: files written for Exquisitor's engine work unchanged; what is wrong is said with the way out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mcp_server.config import DEFAULT_MODEL_NAME, Settings, demo_folder, load_settings
+from mcp_server.errors import ConfigError
+
+EXQUISITOR = """
+[DEFAULT]
+# Device for running models
+ModelDevice = auto
+LogDirectory = ./logs/
+
+[SERVER]
+Host = 127.0.0.1
+Port = 8000
+Reload = True
+
+[LOGGING]
+Level = INFO
+
+[photos]
+Enabled = True
+IndexType = zarr
+EmbeddingsFile = ./data/photos/embeddings.zarr.zip
+DatabaseFile = ./data/photos/photos.db
+ThumbnailMediaURL = https://host/a%20b/thumbs
+OriginalMediaURL = https://host/originals   ; the full pictures
+
+[videos]
+Enabled = yes
+IndexType = FAISS
+CLIPIndexFile = ./data/videos/index.faiss
+EmbeddingsFile = ./data/videos/embeddings.zarr.zip
+DatabaseFile = /abs/videos.db
+ThumbnailMediaURL = ./data/videos/thumbs.zip
+OriginalMediaURL =
+
+[off]
+Enabled = False
+"""
+
+
+def settings_of(tmp_path: Path, text: str, folder: str = "data") -> Settings:
+    file = tmp_path / folder / "config.ini"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return load_settings(file)
+
+
+def test_a_file_written_for_exquisitor_is_read_unchanged(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, EXQUISITOR)
+    assert settings.warnings == ()
+    photos, videos = settings.collections
+    assert (photos.name, photos.index_type, photos.model) == ("photos", "zarr", DEFAULT_MODEL_NAME)
+    assert photos.embeddings_file == tmp_path / "data/photos/embeddings.zarr.zip"
+    assert photos.log_directory == tmp_path / "logs"
+    assert photos.faiss_file is None
+    assert (videos.index_type, videos.faiss_file) == ("faiss", tmp_path / "data/videos/index.faiss")
+    assert videos.database_file == Path("/abs/videos.db")
+    assert videos.thumbnail_base == str(tmp_path / "data/videos/thumbs.zip")
+
+
+def test_a_percent_sign_is_a_plain_character_and_a_comment_may_follow_a_value(tmp_path: Path) -> None:
+    photos = settings_of(tmp_path, EXQUISITOR).collections[0]
+    assert photos.thumbnail_base == "https://host/a%20b/thumbs"
+    assert photos.original_base == "https://host/originals"
+
+
+def test_relative_paths_start_beside_the_config_unless_its_folder_is_called_data(tmp_path: Path) -> None:
+    text = "[x]\nEmbeddingsFile = e.zarr.zip\nDatabaseFile = d.db\nModel = local-dir:./model\n"
+    there = settings_of(tmp_path, text, folder="elsewhere").collections[0]
+    assert there.embeddings_file == tmp_path / "elsewhere/e.zarr.zip"
+    assert there.model == f"local-dir:{tmp_path / 'elsewhere' / 'model'}"
+    file = tmp_path / "elsewhere" / "config.ini"
+    assert load_settings(file, root=tmp_path / "r").collections[0].database_file == tmp_path / "r/d.db"
+
+
+def test_keys_ignore_letter_case_and_a_misspelt_one_is_warned_about_by_name(tmp_path: Path) -> None:
+    text = "[DEFAULT]\nmodeldevice = CPU\n[x]\nembeddingsfile = e\nDATABASEFILE = d\nEmbedingsFile = f\n"
+    settings = settings_of(tmp_path, text)
+    assert settings.model_device == "cpu"
+    assert len(settings.warnings) == 1
+    assert "EmbeddingsFile" in settings.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[x]\nIndexType = annoy\nEmbeddingsFile = e\nDatabaseFile = d\n", "zarr or faiss"),
+        ("[x]\nIndexType = faiss\nEmbeddingsFile = e\nDatabaseFile = d\n", "CLIPIndexFile"),
+        ("[x]\nDatabaseFile = d\n", "EmbeddingsFile"),
+        ("[x]\nEnabled = perhaps\nEmbeddingsFile = e\nDatabaseFile = d\n", "True or False"),
+        ("[DEFAULT]\nModelDevice = gpu\n", "cuda:N"),
+        ("[SERVER]\nPort = eighty\n", "Port"),
+        ("[LOGGING]\nLevel = loud\n", "DEBUG"),
+        ("no section\n", "INI"),
+        ("[x]\n[x]\n", "INI"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_what_can(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        settings_of(tmp_path, text)
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.ini"):
+        load_settings(tmp_path / "nowhere.ini")
+
+
+def test_the_environment_names_the_config_and_the_demo_is_the_last_resort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_settings().config_file == demo_folder() / "config.ini"
+    assert [collection.name for collection in load_settings().collections] == ["demo"]
+    named = settings_of(tmp_path, "[a]\nEmbeddingsFile = e\nDatabaseFile = d\n", folder="x").config_file
+    monkeypatch.setenv("CLIP_SEARCH_CONFIG", str(named))
+    assert load_settings().config_file == named
+    monkeypatch.delenv("CLIP_SEARCH_CONFIG")
+    settings_of(tmp_path, "[b]\nEmbeddingsFile = e\nDatabaseFile = d\n")
+    assert [collection.name for collection in load_settings().collections] == ["b"]
+
+
+def test_state_goes_to_the_users_folder_where_the_configs_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    file = tmp_path / "gone" / "config.ini"
+    settings = settings_of(tmp_path, "[a]\nEmbeddingsFile = e\nDatabaseFile = d\n", folder="ro")
+    assert settings.state_folder == tmp_path / "ro"
+    from mcp_server.config import _data_folders  # pyright: ignore[reportPrivateUsage]
+
+    state, cache = _data_folders(file)
+    assert state.is_dir()
+    assert "clip-search-mcp" in str(state)
+    assert cache == state
