@@ -75,7 +75,7 @@ def write_cache(paths: CachePaths, record: TowerRecord, save_weights: Callable[[
     Raises:
         OSError: the folder cannot be written or is full. Nothing new stands under a final name that the record vouches for.
     """
-    for leftover in paths.metadata.parent.glob(f".{paths.metadata.stem}.*.tmp"):
+    for leftover in paths.metadata.parent.glob(f".{paths.metadata.stem}.{'[0-9a-f]' * 12}.tmp"):  # of a start that was killed
         leftover.unlink(missing_ok=True)
     _replace(paths.weights, save_weights, paths)
     if tokenizer is not None:

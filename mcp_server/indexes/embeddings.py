@@ -79,7 +79,9 @@ def load_embeddings(path: Path) -> Embeddings:
     embeddings = _filled(*array.shape, array.dtype, read_blocks(array))
     if not embeddings.normalised:
         lengths = embeddings.norms[~embeddings.unusable]
-        logger.warning("embeddings.not_unit file=%s rows=%d shortest=%.4g longest=%.4g", path, embeddings.size, lengths.min(), lengths.max())
+        logger.warning(
+            "embeddings.not_unit file=%s rows=%d shortest=%.4g longest=%.4g", path, embeddings.size, lengths.min(), lengths.max()
+        )
     if unusable := int(embeddings.unusable.sum()):
         logger.warning("embeddings.unusable file=%s rows=%d unusable=%d", path, embeddings.size, unusable)
     return embeddings

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +119,7 @@ def read_blocks(array: ZarrArray) -> Iterator[tuple[int, NDArray[Any]]]:
 
 
 @contextmanager
-def _opened(array: ZarrArray) -> Iterator[Any]:
+def _opened(array: ZarrArray) -> Generator[Any]:
     import zarr
     from zarr.storage import LocalStore, ZipStore
 

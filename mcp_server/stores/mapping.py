@@ -14,7 +14,7 @@ from mcp_server.stores.database import Database
 from mcp_server.stores.fields import INDEX_TAGSET
 from mcp_server.stores.rows import RowMap
 from mcp_server.stores.schema import Schema, Tagset
-from mcp_server.stores.taggings import read_tags, read_taggings
+from mcp_server.stores.taggings import read_taggings, read_tags
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """How stored values compare, and what a caller's value stands for among them.
 
 A key is what values of one kind are sorted by: exact int64 for whole numbers, float64 for decimals, microseconds for dates and times
-(since year 1, or since midnight; times with an offset are turned into UTC, those without count as UTC).
+(since year 1, or since midnight; timestamps with an offset are turned into UTC, those without count as UTC).
 A caller's date or time stands for its whole period: "2021" for the year, "2021-03" for the month, "10:05" for the minute.
 """
 
@@ -38,7 +38,7 @@ _DATE = r"(?P<year>[0-9]{4})(?:-(?P<month>[0-9]{1,2})(?:-(?P<day>[0-9]{1,2})%s)?
 _CLOCK = r"(?P<hour>[0-9]{1,2})(?::(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2})(?:[.,](?P<fraction>[0-9]{1,9}))?)?)?"
 _ZONE = r"\s?(?P<zone>[zZ]|[+-][0-9]{2}(?::?[0-9]{2})?)?"
 _STAMP = re.compile(_DATE % rf"(?:[tT\s]\s*{_CLOCK}{_ZONE})?")
-_TIME = re.compile(rf"[tT]?{_CLOCK}{_ZONE}")
+_TIME = re.compile(rf"[tT]?{_CLOCK}(?P<zone>[zZ])?")
 _SECOND = 1_000_000
 _DAY = 86_400 * _SECOND
 

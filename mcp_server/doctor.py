@@ -1,0 +1,133 @@
+"""`clip-search-mcp doctor`: hold configuration, models, catalogs, embeddings and indexes against each other. Reads, never writes.
+
+Loads no model: whether the weights are there is read from disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from mcp_server.config import CollectionConfig, Settings
+from mcp_server.encoders.models import FOLDER_PREFIX, cache_paths, folder_of, model_width
+from mcp_server.errors import CollectionError, ConfigError
+from mcp_server.stores.catalog import Catalog
+from mcp_server.stores.filter_index import FilterIndex
+
+Level = Literal["ok", "note", "PROBLEM"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report: what is said about what, and how bad it is."""
+
+    level: Level
+    about: str
+    text: str
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Yield findings in the order a person would look: configuration, models, then each collection."""
+    for warning in settings.warnings:
+        yield Finding("note", "configuration", warning)
+    if not settings.collections:
+        yield Finding("PROBLEM", "configuration", "No collection is enabled. Set Enabled = True in one, or run `clip-search-mcp ingest FOLDER`.")
+    for model in dict.fromkeys(config.model for config in settings.collections):
+        yield from _model(model, settings)
+    for config in settings.collections:
+        yield from _collection(config, settings)
+
+
+def _model(model: str, settings: Settings) -> Iterator[Finding]:
+    try:
+        width = model_width(model, settings.cache_folder)
+        if model.startswith(FOLDER_PREFIX):
+            files = [file for pattern in ("*.safetensors", "*.bin", "*.pt") for file in folder_of(model).glob(pattern)]
+            if not files:
+                yield Finding("PROBLEM", "model", f"{model} holds no weights; put open_clip_model.safetensors there.")
+                return
+            yield Finding("ok", "model", f"{model}, {width} wide, read in place")
+            return
+    except ConfigError as error:
+        yield Finding("PROBLEM", "model", str(error))
+        return
+    paths = cache_paths(model, settings.cache_folder)
+    if paths.metadata.is_file() and paths.weights.is_file():
+        yield Finding("ok", "model", f"{model}, {width} wide, text encoder cached in {paths.weights}")
+    else:
+        wide = f", {width} wide" if width else ""
+        yield Finding("note", "model", f"{model}{wide}, not cached yet: the first search downloads it and writes {paths.weights}")
+
+
+def _collection(config: CollectionConfig, settings: Settings) -> Iterator[Finding]:
+    missing = [
+        Finding("PROBLEM", config.name, f"{key} does not exist: {file}. Correct the path, or set Enabled = False.")
+        for key, file in (
+            ("DatabaseFile", config.database_file),
+            ("EmbeddingsFile", config.embeddings_file),
+            ("CLIPIndexFile", config.faiss_file),
+        )
+        if file is not None and not file.exists()
+    ]
+    yield from missing
+    if missing:
+        return
+    try:
+        yield from _contents(config, settings)
+    except CollectionError as error:
+        yield Finding("PROBLEM", config.name, str(error))
+    for key, base in (("ThumbnailMediaURL", config.thumbnail_base), ("OriginalMediaURL", config.original_base)):
+        if base and "://" not in base and not Path(base).exists():
+            yield Finding("note", config.name, f"{key} names nothing that exists: {base}")
+
+
+def _contents(config: CollectionConfig, settings: Settings) -> Iterator[Finding]:
+    from mcp_server.indexes.embeddings import load_embeddings
+    from mcp_server.indexes.opening import check_index, open_index
+
+    embeddings = load_embeddings(config.embeddings_file)
+    size, width = embeddings.rows.shape
+    yield Finding("ok", config.name, f"embeddings: {size:,} rows, {width} wide, {embeddings.rows.dtype}")
+    unusable = int(np.count_nonzero(embeddings.unusable))
+    if unusable:
+        yield Finding("note", config.name, f"{unusable:,} rows are not finite or have no length; they are never returned. Embed them again.")
+    try:
+        expected = model_width(config.model, settings.cache_folder)
+    except ConfigError:
+        expected = None  # already reported with the model
+    if expected is not None and expected != width:
+        yield Finding(
+            "PROBLEM",
+            config.name,
+            f"the embeddings are {width} wide, the model {config.model} is {expected} wide. Set Model to the one that made them.",
+        )
+    with closing(Catalog.open(config.database_file, size)) as catalog:
+        yield Finding("ok", config.name, f"catalog: {catalog.indexed:,} indexed items, {catalog.schema}")
+        for finding in catalog.findings:
+            yield Finding("note", config.name, finding)
+        yield from _round_trip(config, catalog)
+        fields = FilterIndex(catalog).fields
+        yield Finding("ok", config.name, f"filters: {len(fields)} fields ({', '.join(field.name for field in fields[:12])})")
+        index = open_index(config.index_type, embeddings, config.faiss_file, catalog.media_of_row)
+        for finding in check_index(index, embeddings):
+            yield Finding("note", config.name, finding)
+        yield Finding("ok", config.name, f"index: {config.index_type}, {index.size:,} rows")
+
+
+def _round_trip(config: CollectionConfig, catalog: Catalog) -> Iterator[Finding]:
+    """Row -> media id -> row must come back to where it began, for a sample of 1,000."""
+    rows = np.flatnonzero(catalog.mapped)
+    rows = rows[:: max(1, len(rows) // 1_000)]
+    back = catalog.rows_of(catalog.media_of_row[rows].tolist()).rows
+    wrong = int(np.count_nonzero(np.sort(back) != rows)) if len(back) == len(rows) else len(rows)
+    if wrong:
+        yield Finding("PROBLEM", config.name, f"{wrong:,} of {len(rows):,} sampled rows do not lead back to themselves through their media id.")
+    elif len(rows) == 0:
+        yield Finding("PROBLEM", config.name, "No medium has a CLIP Index ID within the embeddings, so nothing can be found.")
+    else:
+        yield Finding("ok", config.name, f"positions: {len(rows):,} sampled rows lead to a media id and back")

@@ -1,0 +1,60 @@
+"""Which file holds a model's weights, and which tensors in it are the text tower's. Loads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mcp_server.encoders.hub import PLAIN_WEIGHTS, SAFE_WEIGHTS
+from mcp_server.encoders.models import folder_of
+from mcp_server.errors import ConfigError
+
+_FLAT_TEXT_TENSORS = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
+
+
+def in_folder(model: str) -> Path:
+    """Return the weights of a `local-dir:` model, safetensors first. Raises ConfigError when there are none."""
+    folder = folder_of(model)
+    named = [folder / SAFE_WEIGHTS, folder / "open_clip_pytorch_model.safetensors", folder / PLAIN_WEIGHTS]
+    others = [file for pattern in ("*.safetensors", "*.bin", "*.pth") for file in sorted(folder.glob(pattern))]
+    for file in [*named, *others]:
+        if file.is_file():
+            return file
+    raise ConfigError(f"Model = {model}: there are no weights in that folder. Put {SAFE_WEIGHTS} beside open_clip_config.json.")
+
+
+def published_weights(model: str, published: Mapping[str, Mapping[str, Any]], quick_gelu: bool) -> tuple[str, str, list[str]]:
+    """Choose which of a built-in model's published weights to use.
+
+    Args:
+        published: open_clip's tags of this model's weights, each with where they are and how they were trained.
+        quick_gelu: whether the model's own configuration uses QuickGELU; weights trained otherwise give wrong vectors.
+
+    Returns:
+        The tag (`webli` where there is one, else the first that fits), the hub repository, and file names in order of preference.
+
+    Raises:
+        ConfigError: there is none on the hub that fits.
+    """
+    fitting = [tag for tag, entry in published.items() if entry.get("hf_hub") and bool(entry.get("quick_gelu")) == quick_gelu]
+    if not fitting:
+        raise ConfigError(f"Model = {model}: open_clip names no weights for it on the hub. Use hf-hub:org/repo or local-dir:FOLDER.")
+    tag = "webli" if "webli" in fitting else fitting[0]
+    repo, _, name = str(published[tag]["hf_hub"]).rpartition("/")
+    if not name:
+        return tag, repo, [SAFE_WEIGHTS, PLAIN_WEIGHTS]
+    stem, dot, ending = name.rpartition(".")
+    return tag, repo, [f"{stem}.safetensors", name] if dot and ending in ("bin", "pth") else [name]
+
+
+def has_plain_text_tower(config: Mapping[str, Any]) -> bool:
+    """Return whether the text tower is open_clip's own transformer, which can be built and kept without the rest of the model."""
+    return not config["text_cfg"].get("hf_model_name") and "multimodal_cfg" not in config
+
+
+def text_tensors(names: Iterable[str]) -> dict[str, str]:
+    """Map the names of a checkpoint's text tensors to their names in the text tower, for both of open_clip's layouts."""
+    listed = list(names)
+    inside = {name: name.removeprefix("text.") for name in listed if name.startswith("text.")}
+    return inside or {name: name for name in listed if name.startswith(_FLAT_TEXT_TENSORS)}

@@ -1,0 +1,87 @@
+"""Puts the right index together, and checks it for `doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcp_server.errors import CollectionError
+from mcp_server.indexes.base import Index
+from mcp_server.indexes.embeddings import Embeddings
+from mcp_server.indexes.exact import ExactIndex
+from mcp_server.indexes.faiss_index import FaissIndex
+from mcp_server.indexes.hybrid import HybridIndex
+
+_SAMPLE = 50
+_LOST_AT_MOST = 0.1
+"""Share of sampled rows an approximate index may fail to find again before it is suspected of belonging to other embeddings."""
+
+
+def open_index(
+    index_type: Literal["zarr", "faiss"],
+    embeddings: Embeddings,
+    faiss_file: Path | None = None,
+    tie_keys: NDArray[np.int64] | None = None,
+) -> ExactIndex | HybridIndex:
+    """Return the index a collection asks for: exact for "zarr"; `faiss_file` backed by the exact one for "faiss".
+
+    Args:
+        index_type: as in the configuration.
+        embeddings: kept in memory by the index.
+        faiss_file: needed for "faiss", ignored for "zarr".
+        tie_keys: (N,) int64; of two equal scores the row with the lower key comes first. Default: the lower row.
+
+    Raises:
+        CollectionError: the file is not named, missing or damaged.
+        IndexMismatchError: the file or the keys do not fit the embeddings.
+    """
+    exact = ExactIndex(embeddings, tie_keys)
+    if index_type == "zarr":
+        return exact
+    if faiss_file is None:
+        raise CollectionError("IndexType = faiss needs CLIPIndexFile; name the file, or set IndexType = zarr.")
+    return HybridIndex(exact, FaissIndex(faiss_file, embeddings, tie_keys))
+
+
+def check_index(index: Index, embeddings: Embeddings) -> list[str]:
+    """Return what is worth telling about an index built from `embeddings`, one sentence or two each; empty when all is well."""
+    findings: list[str] = []
+    if unusable := int(np.count_nonzero(embeddings.unusable)):
+        first = ", ".join(map(str, np.flatnonzero(embeddings.unusable)[:5]))
+        findings.append(
+            f"{unusable} of {embeddings.size} embeddings are not finite or have no length and are never returned (rows {first}"
+            f"{', …' if unusable > 5 else ''}). Embed those items again."
+        )
+    if not embeddings.normalised:
+        lengths = embeddings.norms[~embeddings.unusable]
+        findings.append(
+            f"Embeddings are not of unit length ({lengths.min():.4g} to {lengths.max():.4g}). Scores are right all the same; "
+            "storing unit vectors saves memory."
+        )
+    if isinstance(index, HybridIndex):
+        findings.extend(index.approximate.findings)
+        findings.extend(_strangers(index.approximate, embeddings))
+    return findings
+
+
+def _strangers(index: FaissIndex, embeddings: Embeddings) -> list[str]:
+    usable = np.flatnonzero(~embeddings.unusable)
+    if not index.takes_masks or len(usable) == 0:
+        return []
+    sample = usable[np.linspace(0, len(usable) - 1, min(_SAMPLE, len(usable))).astype(np.int64)]
+    found = sum(_finds(index, embeddings, int(row)) for row in sample)
+    if len(sample) - found <= _LOST_AT_MOST * len(sample):
+        return []
+    return [
+        f"Only {found} of {len(sample)} sampled embeddings are found again in the FAISS index: it was built from other embeddings, or from "
+        "these in another order. Build it again from these embeddings; until then searches may miss the best items."
+    ]
+
+
+def _finds(index: FaissIndex, embeddings: Embeddings, row: int) -> bool:
+    vector = embeddings.rows[row].astype(np.float64)
+    nearest = index.search((vector / np.linalg.norm(vector)).astype(np.float32), 1, embeddings.unusable)
+    return len(nearest.scores) > 0 and float(nearest.scores[0]) > 1 - 1e-6  # itself, or a copy of it

@@ -1,0 +1,72 @@
+"""Says which condition of a filter is the one that leaves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mcp_server.domain.filters import AllOf, And, AnyOf, Filter
+from mcp_server.stores.evaluation import Evaluator
+from mcp_server.stores.postings import Ints, Mask
+from mcp_server.stores.sentences import Sentence, joined
+
+REASON_LIMIT = 200
+"""Longest explanation, in characters."""
+
+
+def empty_reason(evaluator: Evaluator, node: Filter, mapped: Mask) -> str:
+    """Return at most 200 characters: what would be left if one of the conditions that must all hold were dropped.
+
+    Takes one evaluation of each condition.
+    """
+    conditions = _conditions(node)
+    sentences: list[Sentence] = []
+    failing = np.zeros(len(mapped), dtype=np.int32)
+    culprit = np.zeros(len(mapped), dtype=np.int64)
+    alone: list[int] = []
+    for position, condition in enumerate(conditions):
+        passed = evaluator.passed(condition)
+        sentences.append(passed.sentence)
+        alone.append(int(np.count_nonzero(passed.mask)))
+        failing += ~passed.mask
+        culprit[~passed.mask] += position
+    left = int(np.count_nonzero(mapped & (failing == 0)))
+    if left:
+        return f"{_items(left)} pass."
+    if not np.any(mapped):
+        return "The collection has no indexed items."
+    if len(conditions) == 1:
+        return f"No item passes: {sentences[0].clipped(90)}. Change it; describe_filters shows the values and their counts."
+    # a row that fails one condition only would pass without it
+    without = np.bincount(culprit[mapped & (failing == 1)], minlength=len(conditions))
+    return _reason(sentences, alone, without)
+
+
+def _conditions(node: Filter) -> list[Filter]:
+    """Return the conditions that must all hold, the nested ones too."""
+    match node:
+        case And() if node.children:
+            return [condition for child in node.children for condition in _conditions(child)]
+        case AllOf() if len(node.values) > 1:
+            return [AnyOf(node.field, (value,)) for value in node.values]
+        case _:
+            return [node]
+
+
+def _reason(sentences: Sequence[Sentence], alone: Sequence[int], without: Ints) -> str:
+    worst = int(np.argmax(without))
+    if without[worst]:
+        others = [sentence for position, sentence in enumerate(sentences) if position != worst]
+        rest = joined(others, "and").clipped(80)
+        one = "one" if len(sentences) == 2 else "the last"
+        return f"{rest} leaves {without[worst]}; adding {sentences[worst].clipped(50)} leaves 0. Drop or change {one}."
+    impossible = [sentences[position].clipped(50) for position, count in enumerate(alone) if not count]
+    if impossible:
+        return f"{' and '.join(impossible[:2])} match{'es' if len(impossible) == 1 else ''} no item at all. Drop or change more than one."
+    counts = ", ".join(f"{sentences[at].clipped(28)}: {alone[at]}" for at in sorted(range(len(alone)), key=alone.__getitem__)[:3])
+    return f"Alone they leave {counts}, but no item passes even without one of them. Drop two or more."
+
+
+def _items(count: int) -> str:
+    return "1 item" if count == 1 else f"{count} items"

@@ -1,0 +1,82 @@
+"""Finds fields by name and loads them once, when first needed."""
+
+from __future__ import annotations
+
+import logging
+from threading import Lock
+
+from mcp_server.domain.filters import folded
+from mcp_server.errors import FilterError, clipped
+from mcp_server.stores.catalog import Catalog
+from mcp_server.stores.field_data import FieldData, load_field
+from mcp_server.stores.fields import Field, is_internal
+from mcp_server.stores.schema import Tagset
+from mcp_server.stores.suggestions import ambiguous_field, unknown_field
+
+logger = logging.getLogger(__name__)
+
+
+class FieldStore:
+    """The fields of a catalog by name, and their data. Safe to call from several threads; a field is loaded by one of them only."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        """Load nothing yet."""
+        self.catalog = catalog
+        self.fields = catalog.fields
+        self._by_name = {folded(field.name): field for field in self.fields}
+        self._tagsets = {tagset.id: tagset for tagset in catalog.layout.tagsets if not is_internal(tagset.name)}
+        self._field_of_tagset = {tagset: field for field in self.fields for tagset in field.tagset_ids}
+        self._data: dict[Field, FieldData] = {}
+        self._locks = {field: Lock() for field in self.fields}
+
+    def field(self, name: str) -> Field:
+        """Return the field called `name`, letter case and surrounding spaces ignored.
+
+        Raises:
+            UnknownFieldError: there is none, or there are several.
+        """
+        wanted = folded(name.strip())
+        found = self._by_name.get(wanted)
+        if found is not None:
+            return found
+        called = [field for field in self.fields if folded(field.bare_name) == wanted]
+        raise ambiguous_field(name, called) if called else unknown_field(name, self.fields)
+
+    def tagset(self, tagset_id: int, tagtype_id: int | None) -> Field:
+        """Return the field that tagset `tagset_id` is of.
+
+        Raises:
+            FilterError: there is no such tagset, it cannot be filtered by, or it is not of type `tagtype_id`.
+        """
+        field, tagset = self._field_of_tagset.get(tagset_id), self._tagsets.get(tagset_id)
+        if field is None or tagset is None:
+            raise FilterError(
+                f"There is no tagset {clipped(tagset_id, 20)} to filter by. Use field names instead: describe_filters lists them."
+            )
+        _check_type(tagset, tagtype_id, field)
+        return field
+
+    def data(self, field: Field) -> FieldData:
+        """Return the data of one of `fields`, loading it the first time.
+
+        Raises:
+            CatalogError: the file cannot be read.
+        """
+        found = self._data.get(field)
+        if found is None:
+            with self._locks[field]:
+                found = self._data.get(field)
+                if found is None:
+                    found = self._data[field] = load_field(self.catalog, field)
+                    logger.debug(
+                        "filters.loaded tagset=%d values=%d taggings=%d", field.tagset_id, found.values.size, len(found.values.rows)
+                    )
+        return found
+
+
+def _check_type(tagset: Tagset, tagtype_id: int | None, field: Field) -> None:
+    if tagtype_id is not None and tagset.tagtype_id is not None and tagset.tagtype_id != tagtype_id:
+        raise FilterError(
+            f'Tagset {tagset.id} ("{clipped(field.name)}", {field.kind}) has tagtype_id {tagset.tagtype_id}, '
+            f"not {clipped(tagtype_id, 20)}. Correct it or leave it out."
+        )

@@ -1,0 +1,78 @@
+"""The errors for names and values that a collection does not have, with the nearest ones it has."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+import numpy as np
+
+from mcp_server.domain.filters import folded
+from mcp_server.errors import MESSAGE_LIMIT, UnknownFieldError, UnknownValueError, clipped
+from mcp_server.stores.field_data import FieldData
+from mcp_server.stores.fields import Field
+
+_CANDIDATES = 2_000
+"""How many values are compared letter by letter; comparing every title of a large collection would take seconds."""
+
+
+def unknown_field(name: str, fields: Sequence[Field]) -> UnknownFieldError:
+    """Return the error for a field that is not there: the nearest names, and all of them if they fit."""
+    if not fields:
+        return UnknownFieldError(f'There is no field "{clipped(name)}": this collection has nothing to filter by. Leave filters out.')
+    start = f'There is no field "{clipped(name)}".'
+    close = nearest(name, [field.name for field in fields])
+    if close:
+        start += f" Nearest: {_listed(close)}."
+    every = f" Fields: {', '.join(f'{clipped(field.name)} ({field.kind})' for field in fields)}."
+    if len(fields) <= 20 and len(start) + len(every) <= MESSAGE_LIMIT:
+        return UnknownFieldError(start + every)
+    return UnknownFieldError(f"{start} Call describe_filters for all {len(fields)} fields.")
+
+
+def ambiguous_field(name: str, fields: Sequence[Field]) -> UnknownFieldError:
+    """Return the error for a name that several fields of different kinds share."""
+    return UnknownFieldError(
+        f'"{clipped(name)}" names {len(fields)} fields. Write one of: {_listed([field.name for field in fields[:4]])}.'
+    )
+
+
+def unknown_value(data: FieldData, value: str) -> UnknownValueError:
+    """Return the error for a text value that no tag of the field has: the nearest values, else the most frequent, with counts."""
+    name = clipped(data.field.name)
+    start = f'"{clipped(value)}" is not a value of "{name}".'
+    if not data.shown:
+        return UnknownValueError(f"{start} The field has no values at all. Leave it out.")
+    counts = data.values.counts()
+    close = _nearest_values(data, folded(value))
+    word = "Nearest" if close else "Most frequent"
+    chosen = close or [int(at) for at in np.argsort(-counts, kind="stable")[:3]]
+    listed = [f'"{clipped(data.shown[at])}" ({counts[at]} item{"" if counts[at] == 1 else "s"})' for at in chosen]
+    end = f' Call describe_filters with field "{name}" for all {len(data.shown)}.'
+    while listed and len(f"{start} {word}: {', '.join(listed)}.{end}") > MESSAGE_LIMIT:
+        listed.pop()
+    return UnknownValueError(f"{start} {word}: {', '.join(listed)}.{end}" if listed else start + end)
+
+
+def nearest(word: str, names: Sequence[str], count: int = 3) -> list[str]:
+    """Return up to `count` of `names` that look like `word`, best first: alike in letters, or one containing the other."""
+    wanted = folded(word.strip())[:100]
+    by_fold = {folded(name): name for name in names}
+    close = difflib.get_close_matches(wanted, by_fold, n=count, cutoff=0.6)
+    inside = [name for name in by_fold if name not in close and len(wanted) > 2 and (wanted in name or (len(name) > 2 and name in wanted))]
+    return [by_fold[name] for name in (*close, *inside)][:count]
+
+
+def _nearest_values(data: FieldData, wanted: str) -> list[int]:
+    """Return up to three values, best first. Bounded: of many values, only those that share a start, an end or a part are compared."""
+    keys = list(data.text_index)
+    if len(keys) > _CANDIDATES:
+        start, end = wanted[:2], wanted[-3:]
+        inside = [key for key in keys if wanted in key or (len(key) > 3 and key in wanted)]
+        alike = [key for key in keys if abs(len(key) - len(wanted)) <= 4 and (key.startswith(start) or key.endswith(end))]
+        keys = list(dict.fromkeys((*inside[: _CANDIDATES // 2], *alike[: _CANDIDATES // 2])))
+    return [data.text_index[folded(key)] for key in nearest(wanted, keys)]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f'"{clipped(name)}"' for name in names)

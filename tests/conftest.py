@@ -1,0 +1,40 @@
+"""The bundled demo, opened once: real catalog, real vectors, the real small model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mcp_server.config import Settings, demo_folder, load_settings
+from mcp_server.engine.opening import open_engine
+from mcp_server.engine.search import SearchEngine
+
+
+@pytest.fixture(scope="session")
+def demo_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The demo's settings on the CPU, with sessions in a temporary folder."""
+    folder = tmp_path_factory.mktemp("state")
+    return replace(load_settings(demo_folder() / "config.ini"), model_device="cpu", state_folder=folder, cache_folder=folder)
+
+
+@pytest.fixture(scope="session")
+def demo(demo_settings: Settings) -> Iterator[SearchEngine]:
+    """An engine over the demo."""
+    with closing(open_engine(demo_settings)) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout's root."""
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Async tests run on asyncio, as the server does."""
+    return "asyncio"

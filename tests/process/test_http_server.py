@@ -1,0 +1,120 @@
+"""The real server as a real process over Streamable HTTP: loopback only, Host checked, a token where others can reach it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from mcp import Client
+
+from mcp_server.config import demo_folder
+
+TOKEN = "only-for-this-test"
+
+
+def started(config: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
+    """Start the server on a free port and return it with its URL, which it logs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mcp_server", "serve", "--config", str(config), "--http", "--port", "0", *options],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        found = re.search(r"http\.listening url=(\S+)", line)
+        if found:
+            return process, found.group(1)
+    raise AssertionError("the server did not start")
+
+
+def stopped(process: subprocess.Popen[str]) -> int:
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    return process.returncode
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copied = tmp_path_factory.mktemp("http") / "demo"
+    shutil.copytree(demo_folder(), copied)
+    return copied
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path) -> Iterator[str]:
+    process, address = started(folder / "config.ini")
+    yield address
+    assert stopped(process) in (0, -signal.SIGTERM)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("era", ["auto", "legacy"])
+async def test_a_search_over_http_answers_in_both_eras(url: str, era: str) -> None:
+    async with Client(url, mode=era) as client:  # pyright: ignore[reportArgumentType]
+        result = await client.call_tool("clip_search", {"text": "a red apple", "n": 5})
+        assert result.structured_content is not None
+        assert any("apple" in hit["title"] for hit in result.structured_content["hits"])
+        refused = await client.call_tool("clip_search", {"text": "cat", "top_k": 5})
+        assert refused.is_error
+
+
+def test_another_host_name_is_refused_and_health_is_open(url: str) -> None:
+    body = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+    headers = {"Accept": "application/json, text/event-stream", "Host": "evil.example"}
+    assert httpx.post(url, json=body, headers=headers).status_code == 421
+    assert httpx.get(url.replace("/mcp", "/health")).json() == {"status": "ok"}
+
+
+def test_an_open_address_needs_an_allowlist_and_a_token(folder: Path) -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "mcp_server", "serve", "--config", str(folder / "config.ini"), "--http", "--host", "0.0.0.0", "--port", "0"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert process.returncode == 2
+    assert "AllowedHosts" in process.stderr
+    assert "Token" in process.stderr
+
+
+def test_with_a_token_every_request_must_carry_it(folder: Path) -> None:
+    config = folder / "guarded.ini"
+    server = f"[SERVER]\nToken = {TOKEN}\nAllowedHosts = 127.0.0.1:*\n"
+    config.write_text(server + (folder / "config.ini").read_text(encoding="utf-8").replace("[SERVER]", "[LOGGING]"), encoding="utf-8")
+    process, address = started(config)
+    body = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "initialize",
+        "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}},
+    }
+    headers = {"Accept": "application/json, text/event-stream"}
+    refused = httpx.post(address, json=body, headers=headers)
+    wrong = httpx.post(address, json=body, headers={**headers, "Authorization": "Bearer guess"})
+    passed = httpx.post(address, json=body, headers={**headers, "Authorization": f"Bearer {TOKEN}"})
+    assert stopped(process) in (0, -signal.SIGTERM)
+    assert (refused.status_code, wrong.status_code, passed.status_code) == (401, 401, 200)
+    assert refused.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_a_port_in_use_is_said_in_one_sentence(folder: Path, url: str) -> None:
+    port = url.rsplit(":", 1)[1].split("/")[0]
+    process = subprocess.run(
+        [sys.executable, "-m", "mcp_server", "serve", "--config", str(folder / "config.ini"), "--http", "--port", port],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert process.returncode == 2
+    assert "--port" in process.stderr
+    assert "Traceback" not in process.stderr

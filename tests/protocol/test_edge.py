@@ -1,0 +1,242 @@
+"""The edge, in both protocol eras, with the SDK's client in memory: schemas, answers, refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from typing import Any
+
+import jsonschema
+import pytest
+from mcp import Client
+
+from mcp_server.config import Settings
+from mcp_server.engine.opening import open_engine
+from mcp_server.engine.search import SearchEngine
+from mcp_server.server import build_server
+
+pytestmark = pytest.mark.anyio
+ERAS = ["auto", "legacy"]
+
+
+@pytest.fixture(scope="module")
+def engine(demo_settings: Settings) -> Any:
+    with closing(open_engine(demo_settings)) as engine:
+        engine.close = lambda: None  # the server closes its engine when a client leaves; here many clients share one
+        yield engine
+        del engine.close
+
+
+@asynccontextmanager
+async def connected(engine: SearchEngine, era: str) -> AsyncIterator[Client]:
+    async with Client(build_server(engine, log_level="WARNING"), mode=era) as client:  # pyright: ignore[reportArgumentType]
+        yield client
+
+
+async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+    result = await client.call_tool(tool, arguments)
+    assert not result.is_error, result.content
+    assert result.structured_content is not None
+    assert json.loads(result.content[0].text) == result.structured_content  # pyright: ignore[reportAttributeAccessIssue]
+    return result.structured_content
+
+
+async def refusal(client: Client, tool: str, **arguments: Any) -> str:
+    result = await client.call_tool(tool, arguments)
+    assert result.is_error
+    text: str = result.content[0].text  # pyright: ignore[reportAttributeAccessIssue]
+    assert len(text) <= 300, text
+    assert "Traceback" not in text
+    assert "/" not in text.replace("and/or", "").replace("text/", ""), text
+    return text
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_the_tool_list_is_short_flat_and_read_only(engine: SearchEngine, era: str) -> None:
+    async with connected(engine, era) as client:
+        listed = await client.list_tools()
+    text = listed.model_dump_json(by_alias=True, exclude_none=True)
+    assert [tool.name for tool in listed.tools] == ["clip_search", "describe_filters"]
+    assert len(text) / 3.3 <= 1_500
+    for forbidden in ("$ref", "$defs", "draft-07"):
+        assert forbidden not in text
+    for tool in listed.tools:
+        assert tool.annotations is not None
+        assert tool.annotations.read_only_hint
+        assert tool.annotations.open_world_hint is False
+        assert tool.output_schema is not None
+        assert "additionalProperties" not in json.dumps(tool.output_schema)
+        jsonschema.Draft202012Validator.check_schema(tool.input_schema)
+        jsonschema.Draft202012Validator.check_schema(tool.output_schema)
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_an_agent_finds_pages_on_and_narrows(engine: SearchEngine, era: str) -> None:
+    async with connected(engine, era) as client:
+        schema = {tool.name: tool.output_schema for tool in (await client.list_tools()).tools}
+        first = await call(client, "clip_search", text="a red apple", n=5)
+        jsonschema.validate(first, schema["clip_search"])
+        assert first["returned"] == 5
+        assert any("apple" in hit["title"] for hit in first["hits"])
+        scores = [hit["score"] for hit in first["hits"]]
+        assert scores == sorted(scores, reverse=True)
+        second = await call(client, "clip_search", text="a red apple", n=5, session=first["session"])
+        assert not {hit["id"] for hit in first["hits"]} & {hit["id"] for hit in second["hits"]}
+        assert second["hidden"]["seen"] == 5
+        assert second["hidden"]["best_hidden_score"] == pytest.approx(scores[0], abs=1e-4)
+        overview = await call(client, "describe_filters")
+        jsonschema.validate(overview, schema["describe_filters"])
+        red = await call(client, "clip_search", text="fruit", n=50, filters={"color": "red"}, detail="full")
+        assert all("red" in hit["tags"]["color"] for hit in red["hits"])
+        assert red["filters"] == "color is red"
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"text": "cat", "top_k": 3}, '"n"'),
+        ({"text": "cat", "limit": 3}, '"n"'),
+        ({"query": "cat"}, '"text"'),
+        ({"text": "cat", "where": {}}, '"filters"'),
+        ({"text": "cat", "session_id": "x"}, '"session"'),
+        ({"text": "cat", "filtres": {}}, '"filters"'),
+        ({"text": "cat", "zzz": 1}, "takes:"),
+        ({}, "text"),
+        ({"text": None}, "text"),
+        ({"text": ["cat"]}, "text"),
+        ({"text": "   "}, "blank"),
+        ({"text": "x" * 1_000_000}, "1,000,000 characters"),
+        ({"text": "cat", "n": 0}, "1 to 100"),
+        ({"text": "cat", "n": -1}, "1 to 100"),
+        ({"text": "cat", "n": 10**9}, "session"),
+        ({"text": "cat", "n": 10**40}, "1 to 100"),
+        ({"text": "cat", "n": "many"}, "1 to 100"),
+        ({"text": "cat", "n": True}, "1 to 100"),
+        ({"text": "cat", "n": 2.5}, "1 to 100"),
+        ({"text": "cat", "collection": "dmeo"}, '"demo"'),
+        ({"text": "cat", "session": "s_nonsense"}, "without session"),
+        ({"text": "cat", "repeats": "never"}, '"skip"'),
+        ({"text": "cat", "detail": "everything"}, '"concise"'),
+        ({"text": "cat", "seen": ["a"]}, "list of ids"),
+        ({"text": "cat", "seen": list(range(100_001))}, "100,000"),
+        ({"text": "cat", "filters": {"colour": "red"}}, "color"),
+        ({"text": "cat", "filters": {"color": "redd"}}, "red"),
+        ({"text": "cat", "filters": {"unicode_version": {"gte": 9, "lte": 3}}}, "unicode_version"),
+        ({"text": "cat", "filters": {"unicode_version": "last year"}}, "unicode_version"),
+        ({"text": "cat", "filters": {"color": {"near": "red"}}}, "near"),
+        ({"text": "cat", "filters": "color = red"}, "filters"),
+        ({"text": "cat", "filters": ["color"]}, "filter"),
+    ],
+    ids=lambda value: json.dumps(value)[:50] if isinstance(value, dict) else None,
+)
+async def test_what_is_refused_says_the_way_out_and_the_next_call_works(
+    engine: SearchEngine, era: str, arguments: dict[str, Any], words: str
+) -> None:
+    async with connected(engine, era) as client:
+        assert words in await refusal(client, "clip_search", **arguments)
+        assert (await call(client, "clip_search", text="cat", n=1))["returned"] == 1
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_filter_500_deep_is_refused_by_its_depth(engine: SearchEngine, era: str) -> None:
+    deep: dict[str, Any] = {"color": "red"}
+    for _ in range(500):
+        deep = {"not": deep}
+    async with connected(engine, era) as client:
+        assert "32" in await refusal(client, "clip_search", text="cat", filters=deep)
+
+
+@pytest.mark.parametrize("empty", [None, "", "null", "{}"])
+async def test_optional_arguments_take_what_models_send_for_nothing(engine: SearchEngine, empty: Any) -> None:
+    async with connected(engine, "auto") as client:
+        found = await call(
+            client, "clip_search", text="cat", filters=empty, **{name: "" for name in ("collection", "n", "session", "seen", "detail")}
+        )
+        assert found["returned"] == 10
+        assert found["hidden"]["filtered"] == 0
+
+
+async def test_json_text_is_understood_where_an_object_or_a_list_is_meant(engine: SearchEngine) -> None:
+    async with connected(engine, "auto") as client:
+        found = await call(client, "clip_search", text="cat", n="3", filters='{"color":"red"}')
+        again = await call(client, "clip_search", text="cat", n=3.0, filters={"color": "red"}, seen=json.dumps([found["hits"][0]["id"]]))
+        assert found["hits"][1:] == again["hits"][:2]
+
+
+async def test_a_refused_call_marks_nothing_as_seen(engine: SearchEngine) -> None:
+    async with connected(engine, "auto") as client:
+        first = await call(client, "clip_search", text="cat", n=2)
+        await refusal(client, "clip_search", text="cat", n=2, session=first["session"], filters={"color": "redd"})
+        second = await call(client, "clip_search", text="cat", n=2, session=first["session"])
+        assert second["hidden"]["seen"] == 2
+
+
+async def test_an_unknown_id_is_a_warning_and_never_a_failure(engine: SearchEngine) -> None:
+    async with connected(engine, "auto") as client:
+        found = await call(client, "clip_search", text="cat", seen=[10**12, -5], excluded=[999_999_999], excluded_groups=[10**15])
+        assert found["returned"] == 10
+        assert any(warning.startswith("2 of the ids in seen") for warning in found["warnings"])
+        assert len(found["warnings"]) == 3
+
+
+async def test_a_text_longer_than_the_model_reads_is_cut_and_said_so(engine: SearchEngine) -> None:
+    async with connected(engine, "auto") as client:
+        found = await call(client, "clip_search", text="a cat and a dog " * 40)
+        assert any("tokens" in warning for warning in found["warnings"])
+
+
+async def test_an_answer_is_never_longer_than_the_limit_and_never_loses_a_hit(engine: SearchEngine) -> None:
+    async with connected(engine, "auto") as client:
+        found = await call(client, "clip_search", text="cat", n=100, detail="full")
+        assert found["returned"] == len(found["hits"]) == 100
+        assert len(json.dumps(found, ensure_ascii=False, separators=(",", ":"))) / 3.3 <= 4_000
+        assert any("detail" in warning for warning in found["warnings"])
+
+
+async def test_ten_concise_hits_are_small(engine: SearchEngine) -> None:
+    async with connected(engine, "auto") as client:
+        found = await call(client, "clip_search", text="a smiling face", n=10)
+        assert len(json.dumps(found["hits"], separators=(",", ":"))) / 3.3 <= 330
+
+
+async def test_the_overview_of_the_fields_is_small_and_its_example_works(engine: SearchEngine) -> None:
+    async with connected(engine, "auto") as client:
+        overview = await call(client, "describe_filters")
+        assert len(json.dumps(overview, ensure_ascii=False, separators=(",", ":"))) / 3.3 <= 600 * max(1, len(overview["fields"]) / 20)
+        names = [field["name"] for field in overview["fields"]]
+        assert {"category", "color", "unicode_version", "introduced"} <= set(names)
+        assert not any("index id" in name.lower() for name in names)
+        found = await call(client, "clip_search", text="anything", filters=overview["example"])
+        assert found["matching"] > 0
+
+
+async def test_a_fields_page_counts_its_values_and_pages_on(engine: SearchEngine) -> None:
+    async with connected(engine, "auto") as client:
+        page = (await call(client, "describe_filters", field="Color", n=3))["field"]
+        assert page["name"] == "color"
+        rest = (await call(client, "describe_filters", field="color", n=100, offset=3))["field"]
+        counts = [*page["values"].values(), *rest["values"].values()]
+        assert counts == sorted(counts, reverse=True)
+        assert len(counts) == page["distinct"]
+        matched = (await call(client, "describe_filters", field="keywords", match="straw"))["field"]
+        assert all("straw" in value for value in matched["values"])
+        under = (await call(client, "describe_filters", field="color", filters={"category": "flags"}))["field"]
+        assert sum(under["values"].values()) < sum(counts)
+        for value, count in list(under["values"].items())[:3]:
+            found = await call(client, "clip_search", text="x", n=1, filters={"color": value, "category": "flags"})
+            assert found["matching"] == count
+
+
+async def test_a_filter_that_leaves_nothing_says_which_condition_did_it(engine: SearchEngine) -> None:
+    async with connected(engine, "auto") as client:
+        found = await call(client, "clip_search", text="flag", filters={"category": "flags", "unicode_version": {"gte": 1000}})
+        assert (found["returned"], found["matching"], found["short_reason"]) == (0, 0, "filters_match_only_0")
+        assert any("unicode_version" in warning for warning in found["warnings"])
+
+
+async def test_two_calls_of_describe_filters_name_the_nearest_field(engine: SearchEngine) -> None:
+    async with connected(engine, "auto") as client:
+        assert '"field"' in await refusal(client, "describe_filters", name="color")
+        assert "color" in await refusal(client, "describe_filters", field="colr")
