@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcp_server import __version__
-from mcp_server.config import DEFAULT_MODEL_NAME, Settings, load_settings
+from mcp_server.config import DEFAULT_MODEL_NAME, LOCAL_DIR, Settings, load_settings
 from mcp_server.errors import CollectionError, ConfigError, IngestError, SearchServerError
 
 if TYPE_CHECKING:
@@ -119,9 +119,54 @@ def doctor(options: argparse.Namespace) -> int:
 
 def ingest(options: argparse.Namespace) -> int:
     """Turn a folder of pictures into a collection."""
-    from mcp_server.ingest.command import run_ingest
+    from tqdm import tqdm
 
-    return run_ingest(options, print)
+    from mcp_server.ingest.run import ingest_folder
+
+    name = options.name or options.folder.absolute().name
+    config_file = options.config or (options.out / "config.ini" if options.out else Path("data/config.ini"))
+    known = load_settings(config_file, options.root) if config_file.is_file() else None
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s", force=True)
+    with tqdm(unit=" pictures", file=sys.stderr, disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        report = ingest_folder(
+            options.folder,
+            options.out or config_file.parent / name,
+            config_file,
+            name,
+            _model(options.model) or (known.model if known else DEFAULT_MODEL_NAME),
+            options.device or (known.model_device if known else "auto"),
+            options.metadata,
+            progress,
+            root=options.root,
+            original_base=options.originals,
+            replace=options.replace,
+        )
+    print(f"{report.added:,} pictures in collection {name}, {report.groups:,} groups, {report.seconds:.0f} s")
+    if report.fields:
+        print("fields: " + ", ".join(f"{field.name} ({field.kind})" for field in report.fields))
+    if report.left_out:
+        print(f"left out, since their names are not usable as fields: {', '.join(report.left_out)}")
+    for count, what in ((report.without_row, "pictures have no metadata row"), (report.unmatched_rows, "metadata rows name no picture")):
+        if count:
+            print(f"{count:,} {what}")
+    for line in report.bad_lines:
+        print(f"metadata line {line.number}: {line.reason}")
+    for failure in report.failed:
+        print(f"not read: {failure.source}: {failure.reason}")
+    print(f'Try: clip-search-mcp search "your words" --config {config_file} --collection {name}')
+    return 0
+
+
+def _model(value: str | None) -> str | None:
+    """Return `value` with a local-dir path made absolute: on a command line it starts at the working directory."""
+    if value is not None and value.startswith(LOCAL_DIR):
+        return LOCAL_DIR + str(Path(value.removeprefix(LOCAL_DIR)).absolute())
+    return value
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -203,6 +248,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--metadata", type=Path, metavar="FILE.jsonl", help='one JSON object a picture; "file" names the picture')
     one.add_argument("--name", help="the collection's name; default: the folder's")
     one.add_argument("--model", help=f"open_clip name, hf-hub:org/repo or local-dir:PATH; default: {DEFAULT_MODEL_NAME}")
+    one.add_argument("--device", help="auto, cpu, cuda, cuda:N or mps; default: the configuration's ModelDevice, auto")
+    one.add_argument("--originals", metavar="BASE", help="URL, folder or zip where the full pictures are; default: FOLDER")
     one.add_argument("--out", type=Path, help="where to write the collection; default: beside the configuration")
     one.add_argument("--replace", action="store_true", help="replace a collection of that name")
     one.set_defaults(command=ingest)

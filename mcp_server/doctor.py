@@ -36,7 +36,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     for warning in settings.warnings:
         yield Finding("note", "configuration", warning)
     if not settings.collections:
-        yield Finding("PROBLEM", "configuration", "No collection is enabled. Set Enabled = True in one, or run `clip-search-mcp ingest FOLDER`.")
+        yield Finding("PROBLEM", "configuration", "No collection is enabled. Set Enabled = True in one, or ingest a folder.")
     for model in dict.fromkeys(config.model for config in settings.collections):
         yield from _model(model, settings)
     for config in settings.collections:
@@ -95,7 +95,7 @@ def _contents(config: CollectionConfig, settings: Settings) -> Iterator[Finding]
     yield Finding("ok", config.name, f"embeddings: {size:,} rows, {width} wide, {embeddings.rows.dtype}")
     unusable = int(np.count_nonzero(embeddings.unusable))
     if unusable:
-        yield Finding("note", config.name, f"{unusable:,} rows are not finite or have no length; they are never returned. Embed them again.")
+        yield Finding("note", config.name, f"{unusable:,} rows are not finite or have no length; they are never returned.")
     try:
         expected = model_width(config.model, settings.cache_folder)
     except ConfigError:
@@ -126,7 +126,7 @@ def _round_trip(config: CollectionConfig, catalog: Catalog) -> Iterator[Finding]
     back = catalog.rows_of(catalog.media_of_row[rows].tolist()).rows
     wrong = int(np.count_nonzero(np.sort(back) != rows)) if len(back) == len(rows) else len(rows)
     if wrong:
-        yield Finding("PROBLEM", config.name, f"{wrong:,} of {len(rows):,} sampled rows do not lead back to themselves through their media id.")
+        yield Finding("PROBLEM", config.name, f"{wrong:,} of {len(rows):,} sampled rows do not lead to a media id and back.")
     elif len(rows) == 0:
         yield Finding("PROBLEM", config.name, "No medium has a CLIP Index ID within the embeddings, so nothing can be found.")
     else:

@@ -18,7 +18,8 @@ SearchServerError
 ├── IngestError            a folder cannot be turned into a collection
 └── ConfigError            the configuration cannot be used: found when starting
 
-Messages of `CallerError`, `EncoderError` and `SessionStoreError` are read by a model: at most `MESSAGE_LIMIT` characters, no path, SQL or list of ids.
+Messages of `CallerError`, `EncoderError` and `SessionStoreError` are read by a model: at most `MESSAGE_LIMIT` characters, no path, SQL or
+list of ids.
 The other messages are for the person who runs the server and may name files.
 """
 

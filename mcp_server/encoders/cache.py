@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -97,7 +97,7 @@ def write_cache(paths: CachePaths, record: TowerRecord, save_weights: Callable[[
 
 
 @contextlib.contextmanager
-def making(paths: CachePaths) -> Iterator[bool]:
+def making(paths: CachePaths) -> Generator[bool]:
     """Let one process at a time make this cache; wait for the others.
 
     Yields True with the lock held, or False where the folder cannot be written, so that there is nothing to lock or keep.
@@ -134,7 +134,8 @@ def _record_of(fields: object) -> TowerRecord | None:
     if values.pop("format", None) != FORMAT or not isinstance(sums, dict):
         return None
     try:
-        return TowerRecord(**{**values, "tokenizer": TokenizerRecord(**values["tokenizer"])})
+        tokenizer = TokenizerRecord(**values.pop("tokenizer"))
+        return TowerRecord(tokenizer=tokenizer, **values)
     except (KeyError, TypeError):  # fields missing or unknown: written by another version
         return None
 

@@ -1,19 +1,58 @@
-"""Which file holds a model's weights, and which tensors in it are the text tower's. Loads nothing."""
+"""Which files make up a model, and which tensors in them are the text tower's. Fetches what is missing; loads nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mcp_server.encoders.hub import PLAIN_WEIGHTS, SAFE_WEIGHTS
-from mcp_server.encoders.models import folder_of
+from mcp_server.encoders import hub
+from mcp_server.encoders.models import CONFIG_FILE, FOLDER_PREFIX, HUB_PREFIX, built_in_config, folder_config, folder_of, model_cfg_in
 from mcp_server.errors import ConfigError
+
+SAFE_WEIGHTS = "open_clip_model.safetensors"
+PLAIN_WEIGHTS = "open_clip_pytorch_model.bin"
+Published = Mapping[str, Mapping[str, Any]]
+"""open_clip's tags of a built-in model's weights, each with where they are and how they were trained."""
 
 _FLAT_TEXT_TENSORS = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
 
 
-def in_folder(model: str) -> Path:
+@dataclass(frozen=True)
+class Source:
+    """A model whose files are on this machine."""
+
+    model: str
+    config: dict[str, Any]
+    weights: Path
+    tag: str
+    """open_clip's tag of a built-in model's weights; "" for a hub repository or a folder."""
+
+    @property
+    def in_folder(self) -> bool:
+        return self.model.startswith(FOLDER_PREFIX)
+
+
+def locate(model: str, published: Callable[[str], Published]) -> Source:
+    """Return the files of `model`, fetched from the hub where they are missing; `published` gives a built-in model's weights.
+
+    Raises:
+        ConfigError: no such model, or no weights for it.
+        ModelUnavailableError: the hub does not give them.
+    """
+    if model.startswith(FOLDER_PREFIX):
+        return Source(model, folder_config(model), weights_in_folder(model), "")
+    if model.startswith(HUB_PREFIX):
+        repo = model.removeprefix(HUB_PREFIX)
+        config = model_cfg_in(hub.fetch(repo, [CONFIG_FILE], model), model)
+        return Source(model, config, hub.fetch(repo, [SAFE_WEIGHTS, PLAIN_WEIGHTS], model), "")
+    config = built_in_config(model)
+    tag, repo, names = choose_published(model, published(model), bool(config.get("quick_gelu")))
+    return Source(model, config, hub.fetch(repo, names, model), tag)
+
+
+def weights_in_folder(model: str) -> Path:
     """Return the weights of a `local-dir:` model, safetensors first. Raises ConfigError when there are none."""
     folder = folder_of(model)
     named = [folder / SAFE_WEIGHTS, folder / "open_clip_pytorch_model.safetensors", folder / PLAIN_WEIGHTS]
@@ -24,11 +63,10 @@ def in_folder(model: str) -> Path:
     raise ConfigError(f"Model = {model}: there are no weights in that folder. Put {SAFE_WEIGHTS} beside open_clip_config.json.")
 
 
-def published_weights(model: str, published: Mapping[str, Mapping[str, Any]], quick_gelu: bool) -> tuple[str, str, list[str]]:
+def choose_published(model: str, published: Published, quick_gelu: bool) -> tuple[str, str, list[str]]:
     """Choose which of a built-in model's published weights to use.
 
     Args:
-        published: open_clip's tags of this model's weights, each with where they are and how they were trained.
         quick_gelu: whether the model's own configuration uses QuickGELU; weights trained otherwise give wrong vectors.
 
     Returns:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+Clean = Callable[[str], str]
 Tokenize = Callable[[str], "Tokens"]
 
 
@@ -37,11 +39,14 @@ class TokenizerRecord:
     """This id is replaced by 0 after tokenising; None: none is."""
 
 
+_PROBES = ("a photo of a dog on the beach", "Café, 2 naïve ﬁsh & <b>100%</b> un_usual-words!", "word " * 400)
+
+
 class SavedTokenizer:
     """A `tokenizers` file used as `HFTokenizer` of open_clip would: same ids. Safe to call from several threads."""
 
-    def __init__(self, serialized: str, record: TokenizerRecord, clean: Callable[[str], str]) -> None:
-        """Read `serialized`, the JSON text of a tokenizer, which must be whole: the library's error for a broken one is a bare Exception."""
+    def __init__(self, serialized: str, record: TokenizerRecord, clean: Clean) -> None:
+        """Read `serialized`, the JSON text of a tokenizer, which must be whole: the error for a broken one is a bare Exception."""
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         from tokenizers import Tokenizer
 
@@ -61,17 +66,56 @@ class SavedTokenizer:
 
 
 class LibraryTokenizer:
-    """Any of open_clip's own tokenizers. Whether the text was cut is found by asking for a longer version and comparing."""
+    """Any of open_clip's own tokenizers. Whether the text was cut is found by asking for a longer version and comparing.
+
+    Safe to call from several threads: they take turns, since some of these tokenizers keep the length asked for as state.
+    """
 
     def __init__(self, tokenizer: Callable[..., Any], context_length: int) -> None:
         self._tokenizer = tokenizer
+        self._lock = threading.Lock()
         self._length = context_length
 
     def __call__(self, text: str) -> Tokens:
-        read = self._ids(text, self._length)
-        whole = self._ids(text, 8 * self._length)
+        with self._lock:
+            read = self._ids(text, self._length)
+            whole = self._ids(text, 8 * self._length)
         padding = whole[self._length :]
         return Tokens(read, read != whole[: self._length] or any(token != padding[-1] for token in padding))
 
     def _ids(self, text: str, length: int) -> tuple[int, ...]:
         return tuple(int(token) for token in self._tokenizer([text], context_length=length)[0].tolist())
+
+
+def saved_form(library: Any, context_length: int, clean_name: str, clean: Clean) -> tuple[SavedTokenizer, TokenizerRecord, str] | None:
+    """Return an `HFTokenizer` of open_clip as it can be kept: ready to use, its record and its text.
+
+    None when it has no such form, or the form gives other ids on a few awkward texts.
+    """
+    fast = library.tokenizer
+    if not fast.is_fast or fast.pad_token is None or library.tokenizer_mode:
+        return None
+    record = TokenizerRecord(
+        kind="saved",
+        context_length=context_length,
+        clean=clean_name,
+        pad_id=int(fast.pad_token_id),
+        pad_token=str(fast.pad_token),
+        padding_side=str(fast.padding_side),
+        truncation_side=str(fast.truncation_side),
+        stripped_id=int(fast.sep_token_id) if library.strip_sep_token and fast.sep_token_id is not None else None,
+    )
+    serialized = str(fast.backend_tokenizer.to_str())  # as built, not as downloaded: the library rebuilds parts of it while loading
+    saved, plain = SavedTokenizer(serialized, record, clean), LibraryTokenizer(library, context_length)
+    return (saved, record, serialized) if all(saved(probe) == plain(probe) for probe in _PROBES) else None
+
+
+def check_vocabulary(fast: Any, expected: int) -> None:
+    """Refuse a tokenizer that was read without its vocabulary: it would turn most words into one and the same id.
+
+    Raises:
+        ValueError: it has far fewer than the `expected` pieces, or does not know plain English words.
+    """
+    ids = list(fast(_PROBES[0], add_special_tokens=False).input_ids)
+    if len(fast) < 0.9 * expected or 2 * ids.count(fast.unk_token_id) > len(ids):
+        raise ValueError(f"its tokenizer knows {len(fast)} pieces where the model has {expected}, so its vocabulary was not read.")

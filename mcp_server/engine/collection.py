@@ -76,4 +76,3 @@ class Collection:
     def close(self) -> None:
         """Close the catalog."""
         self.catalog.close()
-

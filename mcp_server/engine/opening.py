@@ -8,8 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from mcp_server.config import CollectionConfig, Settings
-from mcp_server.encoders.base import TextEncoder
-from mcp_server.encoders.loading import BackgroundText
+from mcp_server.encoders.loading import BackgroundText, text_loader
 from mcp_server.encoders.models import model_width
 from mcp_server.engine.collection import Collection, Media
 from mcp_server.engine.search import SearchEngine
@@ -42,12 +41,7 @@ def open_engine(settings: Settings, sessions_file: Path | None = None) -> Search
 
 def background_encoder(model: str, settings: Settings) -> BackgroundText:
     """Return the text encoder of `model`; its weights load when first needed."""
-
-    def load() -> TextEncoder:
-        from mcp_server.encoders.open_clip import load_text_encoder
-
-        return load_text_encoder(model, settings.model_device, settings.cache_folder)
-
+    load = text_loader(model, settings.model_device, settings.cache_folder)
     return BackgroundText(load, model, model_width(model, settings.cache_folder))
 
 
@@ -61,7 +55,9 @@ def open_collection(config: CollectionConfig, settings: Settings, encoder: Backg
 
     for file in (config.database_file, config.embeddings_file, config.faiss_file):
         if file is not None and not file.exists():
-            raise CollectionError(f"[{config.name}] there is no {file}. Correct the path in {settings.config_file.name}, or set Enabled = False.")
+            raise CollectionError(
+                f"[{config.name}] there is no {file}. Correct the path in {settings.config_file.name}, or set Enabled = False."
+            )
     size, width = embeddings_shape(config.embeddings_file)
     expected = model_width(config.model, settings.cache_folder)
     if expected is not None and width != expected:

@@ -232,4 +232,3 @@ class _Clock:
 
     def __str__(self) -> str:
         return " ".join(f"{step}_ms={spent}" for step, spent in self.milliseconds.items())
-

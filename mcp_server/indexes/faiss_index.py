@@ -123,7 +123,7 @@ class FaissIndex:
         _, labels = self._file.core.search(vector, fetch, params=self._parameters(selector, fetch))
         found: NDArray[np.int64] = labels[0][labels[0] >= 0]  # FAISS pads with -1 when it finds fewer
         found = np.unique(found if rows is None else rows[found])
-        return found[allowed[found]]
+        return found[allowed[found]]  # some FAISS types pass over a selector in silence
 
     def _parameters(self, selector: Any, fetch: int) -> Any:
         faiss = faiss_library()

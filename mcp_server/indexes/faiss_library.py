@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 def faiss_library() -> Any:
     """Return the `faiss` module, importing it on the first call (a third of a second)."""
     with warnings.catch_warnings():
-        # SWIG's own types carry no __module__, which newer Pythons report at import; nothing here can change that.
-        warnings.filterwarnings("ignore", message=r"builtin type [sS]wig", category=DeprecationWarning)
+        # importing it sets off deprecations in SWIG and numpy, depending on their versions; nothing here can change that
+        warnings.simplefilter("ignore", DeprecationWarning)
         return importlib.import_module("faiss")
 
 

@@ -65,7 +65,7 @@ class HybridIndex:
 
     def search(self, query: NDArray[np.float32], k: int, skip: NDArray[np.bool_]) -> Neighbors:
         """Return the min(k, rows allowed) best rows not in `skip`, as `Index.search` promises; the best FAISS knows when it says so."""
-        if skip.shape != (self.size,):
+        if skip.shape != (self.size,) or skip.dtype != np.bool_:
             return self._exact.search(query, k, skip)  # which refuses it
         allowed = self.size - int(np.count_nonzero(skip | self.unusable))
         if not self._may_approximate(allowed):

@@ -60,7 +60,7 @@ def cosines(rows: Rows, positions: NDArray[np.int64], query: NDArray[np.float64]
     """Return the cosine of each row in `positions` to `query`, (M,) float32 in [-1, 1].
 
     Dot product and length are summed in float64 over the stored values and rounded once at the end. A row's score depends on the row
-    and the query only, not on its neighbours in the call: equal rows score equal to the last bit.
+    and the query only, not on its neighbours in the call: equal rows score equal to the last bit. `query` is (D,) float64 of unit length.
     """
     scores = np.empty(len(positions), np.float32)
     for start in range(0, len(positions), _TILE):
@@ -68,7 +68,7 @@ def cosines(rows: Rows, positions: NDArray[np.int64], query: NDArray[np.float64]
         # einsum, unlike a BLAS product, sums every row in the same order wherever it stands in the tile
         lengths = np.sqrt(np.einsum("ij,ij->i", tile, tile))
         scores[start : start + _TILE] = np.einsum("ij,j->i", tile, query) / lengths
-    return np.clip(scores, -1, 1)
+    return scores
 
 
 def best_first(positions: NDArray[np.int64], scores: NDArray[np.float32], ties: NDArray[np.int64] | None, k: int) -> Neighbors:

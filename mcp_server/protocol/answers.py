@@ -20,7 +20,7 @@ MOST_SENTENCE = 400
 
 Json = dict[str, Any]
 
-_LOWER: dict[Detail, tuple[Detail, ...]] = {"full": ("full", "concise", "ids"), "concise": ("concise", "ids"), "ids": ("ids",)}
+_LOWER: dict[Detail, tuple[Detail, ...]] = {"full": ("concise", "ids"), "concise": ("ids",), "ids": ()}
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,12 @@ def compact(body: object) -> str:
 
 def search_answer(outcome: SearchOutcome, media: Media, detail: Detail) -> Answer:
     """Return `outcome` for a client at `detail`, or at the most detail that fits the size limit, saying so; hits are never cut."""
+    answer = Answer(_search_body(outcome, media, detail))
     for level in _LOWER[detail]:
-        body = _search_body(outcome, media, level)
-        if level != detail:
-            body["warnings"] = [*body["warnings"], f'Shown at detail "{level}": "{detail}" would be too long. Ask for fewer with n.']
-        answer = Answer(body)
         if len(answer.text) <= MOST_CHARACTERS:
-            return answer
+            break
+        answer = Answer(_search_body(outcome, media, level))
+        answer.body["warnings"].append(f'Shown at detail "{level}": "{detail}" would be too long. Ask for fewer with n.')
     return answer
 
 

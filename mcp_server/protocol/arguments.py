@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -19,6 +20,8 @@ MOST_IDS = 100_000
 MOST_VALUES = 100
 MOST_OFFSET = 10_000_000
 LARGEST_ID = 2**63 - 1
+
+_WHOLE = re.compile(r"[+-]?[0-9]+")
 
 OTHER_NAMES: Mapping[str, Mapping[str, str]] = {
     "clip_search": {
@@ -117,12 +120,12 @@ def _absent(value: object) -> bool:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         kind = "it is missing" if value is None else f"got {_kind(value)}"
-        raise BadArgumentError(f'text takes words that describe the picture, 1 to {MOST_TEXT:,} characters; {kind}. For example "a red apple".')
+        raise BadArgumentError(f'text takes words for the picture, 1 to {MOST_TEXT:,} characters; {kind}. For example "a red apple".')
     text = value.strip()
     if not text:
         raise BadArgumentError('text is blank. Describe what the picture shows, for example "a red apple on a table".')
     if len(text) > MOST_TEXT:
-        raise BadArgumentError(f"text has {len(text):,} characters; it takes 1 to {MOST_TEXT:,}. Describe the picture in one or two sentences.")
+        raise BadArgumentError(f"text has {len(text):,} characters; it takes 1 to {MOST_TEXT:,}. Use one or two sentences.")
     return text
 
 
@@ -142,8 +145,7 @@ def _whole(argument: str, value: object, *, default: int, least: int, most: int,
         return default
     number = value
     if isinstance(value, str):
-        digits = value.strip()
-        number = int(digits[:19]) if digits.lstrip("+-").isdecimal() and len(digits) > 1 or digits.isdecimal() else value
+        number = int(value.strip()[:19]) if _WHOLE.fullmatch(value.strip()) else value
     if isinstance(number, float) and number.is_integer():
         number = int(number)
     if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= most:
@@ -169,7 +171,7 @@ def _ids(argument: str, value: object) -> tuple[MediaId, ...]:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            value = [word for word in str(value).replace(",", " ").split()]
+            value = str(value).replace(",", " ").split()
     values: list[object] = list(value) if isinstance(value, list) else [value]
     if len(values) > MOST_IDS:
         raise BadArgumentError(f"{argument} takes at most {MOST_IDS:,} ids; got {len(values):,}. Use a session to skip what was shown.")
@@ -182,7 +184,7 @@ def _id(argument: str, value: object) -> int:
         number = int(number)
     if isinstance(number, bool) or not isinstance(number, int):
         shown = f'"{clipped(value)}"' if isinstance(value, str) else _kind(value)
-        raise BadArgumentError(f'{argument} takes a list of ids, such as [104, 2077], as found in "id" or "group" of the hits; got {shown}.')
+        raise BadArgumentError(f'{argument} takes a list of ids, such as [104, 2077], from "id" or "group" of the hits; got {shown}.')
     return max(-LARGEST_ID, min(LARGEST_ID, number))
 
 
@@ -191,4 +193,6 @@ def _kind(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return f"{value}" if abs(value) < 10**20 else "a huge number"
-    return {list: "a list", dict: "an object", str: "text", type(None): "null"}.get(type(value), "something else")
+    if isinstance(value, str):
+        return "text"
+    return "null" if value is None else "a list" if isinstance(value, list) else "an object"

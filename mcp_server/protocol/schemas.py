@@ -18,13 +18,17 @@ INSTRUCTIONS = (
     "Scores rank within one query; they are not probabilities."
 )
 
-CLIP_SEARCH = """Find pictures that look like a description. Say what is visible, in plain English, with light and style ("a red car \
-parked outside a house, low light"), not concepts ("transportation").
-The answer has `hits` (best first) and a `session`: pass it back with the same text for the next ones; nothing is shown twice. Kept 24 hours \
-after last use. `short_reason` says why fewer than n came."""
+CLIP_SEARCH = (
+    "Find pictures that look like a description. Say what is visible, in plain English, with light and style "
+    '("a red car parked outside a house, low light"), not concepts ("transportation").\n'
+    "The answer has hits (best first) and a session: pass it back for the next ones; nothing is shown twice. Kept 24 hours after last use. "
+    "short_reason says why fewer than n came."
+)
 
-DESCRIBE_FILTERS = """List what clip_search can filter on: every field with its type, how many items have it and its commonest values, \
-and an example filter. With `field`: the values of that field with counts. With `filters`: counts among the items that pass."""
+DESCRIBE_FILTERS = (
+    "List what clip_search can filter on: every field with its type, how many items have it (all, if not said), its commonest values, "
+    "and an example filter. With field: the values of that field with counts. With filters: counts among the items that pass."
+)
 
 _FILTERS = (
     "Metadata condition, fields from describe_filters. "

@@ -13,7 +13,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -86,7 +86,7 @@ async def _stop_on_signal(scope: anyio.CancelScope) -> None:
 
 
 @asynccontextmanager
-async def _signals() -> AsyncIterator[AsyncIterator[int]]:
+async def _signals() -> AsyncGenerator[AsyncIterator[int]]:
     try:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
             yield received

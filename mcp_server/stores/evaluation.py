@@ -63,10 +63,9 @@ class Evaluator:
                 return self._group(node)
             case Not():
                 child = self.passed(node.child)
-                sentence = _negated_sentence(node.child, child.sentence)
                 np.logical_not(child.mask, out=child.mask)
                 np.logical_and(child.mask, self._mapped, out=child.mask)
-                return Passed(child.mask, sentence)
+                return Passed(child.mask, negated(child.sentence))
             case AnyOf() | AllOf():
                 return self._values(node)
             case Exists():
@@ -133,9 +132,8 @@ class Evaluator:
         data = self._data(node.field)
         mask = np.zeros_like(self._mapped)
         data.mark_all(mask)
-        if node.expected:
-            return Passed(mask, Sentence(f"has {data.field.name}"))
-        return Passed(self._mapped & ~mask, Sentence(f"has no {data.field.name}"))
+        has = Sentence(f"has {data.field.name}", opposite=f"has no {data.field.name}")
+        return Passed(mask, has) if node.expected else Passed(self._mapped & ~mask, negated(has))
 
     def _tag_ids(self, node: TagIds) -> Passed:
         field = self._store.tagset(node.tagset_id, node.tagtype_id)
@@ -247,20 +245,12 @@ def _range_sentence(field: str, bounds: dict[str, Scalar]) -> Sentence:
     return joined(parts, "and")
 
 
-def _negated_sentence(child: Filter, sentence: Sentence) -> Sentence:
-    if isinstance(child, AnyOf | TagIds) and " is " in sentence.text and not sentence.joint:
-        return Sentence(sentence.text.replace(" is ", " is not ", 1))
-    if isinstance(child, Exists):
-        first, _, field = sentence.text.partition(" no " if not child.expected else " ")
-        return Sentence(f"{first} {field}" if not child.expected else f"has no {field}")
-    return negated(sentence)
-
-
 def _wrong_kind(data: FieldData, given: object) -> FilterError:
     """Return the error for a condition that does not suit the field's kind: what it takes, and its span."""
     name = clipped(data.field.name)
     got = given if isinstance(given, str | int | float) else next(iter(cast("dict[str, object]", given)))
     span = ""
-    if data.field.kind in RANGE_KINDS and data.shown:
-        span = f" It spans {clipped(scalar_text(data.shown[0]))} to {clipped(scalar_text(data.shown[-1]))}."
+    there = np.flatnonzero(data.values.counts())
+    if data.field.kind in RANGE_KINDS and len(there):
+        span = f" It spans {clipped(scalar_text(data.shown[int(there[0])]))} to {clipped(scalar_text(data.shown[int(there[-1])]))}."
     return FilterError(f'"{name}" takes {TAKES[data.field.kind]}; got "{clipped(got)}".{span}')

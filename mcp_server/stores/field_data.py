@@ -61,8 +61,12 @@ class FieldData:
 
     def mark_all(self, mask: Mask) -> None:
         """Set `mask` at the rows that have any tag of the field."""
-        postings = self.values if self.tag_postings is None else self.tag_postings
-        mask[postings.rows] = True
+        mask[self.tag_rows] = True
+
+    @property
+    def tag_rows(self) -> NDArray[np.signedinteger]:
+        """(P,) the rows that have any tag of the field; a row with several tags is there several times."""
+        return self.values.rows if self.tag_postings is None else self.tag_postings.rows
 
 
 def load_field(catalog: Catalog, field: Field) -> FieldData:

@@ -56,8 +56,7 @@ def read_mapping(database: Database, schema: Schema, size: int) -> Mapping:
     lost = int(np.count_nonzero(~np.isin(used, ids)))
     if lost:
         findings.append(f"{lost} values of group_id point at media that do not exist; their members inherit no tags.")
-    for finding in findings:
-        logger.warning('catalog.finding file=%s finding="%s"', database.path.name, finding)
+    logger.info("catalog.mapped file=%s rows=%d media=%d findings=%d", database.path.name, size, len(pairs), len(findings))
     return Mapping(RowMap(media_of_row, group_of_row), tuple(findings))
 
 

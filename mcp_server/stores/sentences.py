@@ -14,10 +14,11 @@ _SPELLED_OUT = 5
 
 @dataclass(frozen=True)
 class Sentence:
-    """Text, and the word that joins its parts if it has several: it then needs brackets among others."""
+    """Text, the word that joins its parts if it has several (it then needs brackets among others), and how its opposite is best said."""
 
     text: str
     joint: Literal["and", "or", ""] = ""
+    opposite: str = ""
 
     def inside(self, joint: str) -> str:
         """Return the text as part of a longer sentence joined by `joint`."""
@@ -45,7 +46,7 @@ def joined(parts: Sequence[Sentence], joint: Literal["and", "or"]) -> Sentence:
 def values_sentence(field: str, values: Sequence[str], joint: Literal["and", "or"]) -> Sentence:
     """Return `color is red or color is orange`; more than five values are named in part and counted."""
     if len(values) <= _SPELLED_OUT:
-        return joined([Sentence(f"{field} is {value}") for value in values], joint)
+        return joined([Sentence(f"{field} is {value}", opposite=f"{field} is not {value}") for value in values], joint)
     some = ", ".join(values[:_SPELLED_OUT])
     return Sentence(f"{field} is {'any' if joint == 'or' else 'each'} of {len(values)} values ({some}, …)")
 
@@ -56,4 +57,4 @@ def negated(part: Sentence) -> Sentence:
         return NOTHING
     if part == NOTHING:
         return EVERYTHING
-    return Sentence(f"not ({part.text})")
+    return Sentence(part.opposite or f"not ({part.text})", opposite=part.text if part.opposite else "")

@@ -39,16 +39,15 @@ class Tags:
 
 
 def read_tags(database: Database, schema: Schema, tagset_ids: Sequence[int], kind: Kind | None) -> Tags:
-    """Return the tags of tagsets of one kind. A tag that has two values keeps the one stored first."""
+    """Return the tags of tagsets of one kind. A tag that has two values keeps the lower one."""
     source = _source(schema, kind)
-    sql = f"SELECT t, v, s FROM ({source}) WHERE s IN (SELECT value FROM json_each(?)) AND t IS NOT NULL"
-    kept = {int(tag): (value, int(tagset)) for tag, value, tagset in reversed(database.rows(sql, json.dumps(list(tagset_ids))))}
-    order = sorted(kept)
-    return Tags(
-        np.array(order, dtype=np.int64),
-        np.array([kept[tag][1] for tag in order], dtype=np.int64),
-        [kept[tag][0] for tag in order],
-    )
+    sql = f"SELECT t, v, s FROM ({source}) WHERE s IN (SELECT value FROM json_each(?)) AND t IS NOT NULL ORDER BY t, v"
+    kept: dict[int, tuple[object, int]] = {}
+    for tag, value, tagset in database.rows(sql, json.dumps(list(tagset_ids))):
+        kept.setdefault(int(tag), (value, int(tagset)))
+    ids = np.fromiter(kept, dtype=np.int64, count=len(kept))
+    tagsets = np.fromiter((tagset for _, tagset in kept.values()), dtype=np.int64, count=len(kept))
+    return Tags(ids, tagsets, [value for value, _ in kept.values()])
 
 
 def read_taggings(database: Database, schema: Schema, tagset_ids: Sequence[int], kind: Kind | None) -> Ints:
@@ -60,7 +59,7 @@ def read_taggings(database: Database, schema: Schema, tagset_ids: Sequence[int],
 
 def read_values(database: Database, table: ValueTable, tag_ids: Sequence[int]) -> list[tuple[int, object, int]]:
     """Return (tag, value, tagset) of those of `tag_ids` whose value is in `table`, ascending by tag."""
-    sql = f"SELECT t, v, s FROM ({table.tagset_source}) WHERE t IN (SELECT value FROM json_each(?)) ORDER BY t"
+    sql = f"SELECT t, v, s FROM ({table.tagset_source}) WHERE t IN (SELECT value FROM json_each(?)) ORDER BY t, v"
     return [(int(tag), value, int(tagset)) for tag, value, tagset in database.rows(sql, json.dumps(list(tag_ids)))]
 
 

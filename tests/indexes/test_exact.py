@@ -56,7 +56,7 @@ def test_a_tie_at_the_last_place_goes_to_the_lowest_key_wherever_it_lies(dtype: 
     index = ExactIndex(Embeddings.from_rows(rows), ties)
     query = unit(rows[17].astype(np.float32))
     assert index.search(query, 5, np.zeros(6000, bool)).rows.tolist() == [5999, 5998, 5997, 5996, 5995]
-    assert_exact(index, rows, ties, query, 4000, np.zeros(6000, bool))
+    assert_exact(index, rows, ties, query, k=4000, skip=np.zeros(6000, bool))
 
 
 def test_rows_that_differ_by_less_than_the_scan_can_see_are_still_in_the_right_order() -> None:
@@ -66,7 +66,7 @@ def test_rows_that_differ_by_less_than_the_scan_can_see_are_still_in_the_right_o
     index = ExactIndex(Embeddings.from_rows(rows))
     for query in clustered(6, 5, 256):
         for k in (1, 10, 100):
-            assert_exact(index, rows, np.arange(5000), query, k, random.random(5000) < 0.3)
+            assert_exact(index, rows, np.arange(5000), query, k=k, skip=random.random(5000) < 0.3)
 
 
 def test_a_rows_score_does_not_depend_on_where_it_stands() -> None:
@@ -79,10 +79,14 @@ def test_a_rows_score_does_not_depend_on_where_it_stands() -> None:
         places = np.array([0, 1, 2, 3, 5, 510, 511, 512, 513, 1023, 1199])
         rows[places] = row
         alone = cosines(rows, np.array([3]), query)
-        assert set(cosines(rows, np.arange(1200), query)[places].tolist()) == set(cosines(rows, places, query).tolist()) == set(alone.tolist())
+        assert (
+            set(cosines(rows, np.arange(1200), query)[places].tolist()) == set(cosines(rows, places, query).tolist()) == set(alone.tolist())
+        )
 
 
-@pytest.mark.parametrize(("dtype", "scale"), [(np.float16, 1.0), (np.float32, 1.0), (np.float16, 3.0), (np.float32, 1e-20), (np.float32, 1e30)])
+@pytest.mark.parametrize(
+    ("dtype", "scale"), [(np.float16, 1.0), (np.float32, 1.0), (np.float16, 3.0), (np.float32, 1e-20), (np.float32, 1e30)]
+)
 @pytest.mark.parametrize("width", [3, 64, 1152])
 def test_the_scan_is_never_off_by_more_than_its_margin(dtype: type, scale: float, width: int) -> None:
     rows = (clustered(10, 3000, width) * np.float64(scale)).astype(dtype)

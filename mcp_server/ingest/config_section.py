@@ -1,0 +1,140 @@
+"""Writes one collection's section into a configuration file and leaves every other line as it is."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from mcp_server.errors import IngestError
+
+RESERVED_SECTIONS = ("DEFAULT", "SERVER", "LOGGING")
+
+_NAME = re.compile(r"\w[\w-]{0,63}")
+_HEADER = re.compile(r"\s*\[([^]]+)\]")
+_NEW_FILE = "[DEFAULT]\nModelDevice = auto      ; auto | cpu | cuda | cuda:N | mps\n"
+
+
+def check_name(name: str) -> None:
+    """Refuse a collection name that cannot be a section, a folder and a tool argument at once.
+
+    Raises:
+        IngestError: it says which names are accepted.
+    """
+    if not _NAME.fullmatch(name) or name.upper() in RESERVED_SECTIONS:
+        raise IngestError(
+            f"A collection cannot be called {name!r}. Give --name with letters, digits, - and _, "
+            f"at most 64, and none of {', '.join(RESERVED_SECTIONS)}."
+        )
+
+
+def sections_of(config_file: Path) -> list[str]:
+    """Return the sections of `config_file`, [DEFAULT] left out; none if there is no such file.
+
+    Raises:
+        IngestError: the file is no INI file.
+    """
+    return _parsed(_text_of(config_file), config_file).sections()
+
+
+def with_section(config_file: Path, name: str, values: Mapping[str, str]) -> str:
+    """Return the text of `config_file` with `values` set in section [name].
+
+    A section that is there keeps its other keys, its comments and its place; a new one goes to the end. A `%` in a value is a `%`.
+
+    Raises:
+        IngestError: the file is no INI file, or a value would not be read back as it is.
+    """
+    before = _text_of(config_file)
+    _parsed(before, config_file)
+    newline = "\r\n" if "\r\n" in before else "\n"
+    lines = (before or _NEW_FILE).splitlines()
+    start, end = _place(lines, name)
+    if start is None:
+        section = ["", f"[{name}]", *(f"{key} = {value}" for key, value in values.items())]
+        lines = [*_without_blank_end(lines), *section]
+    else:
+        lines[start:end] = _updated(lines[start:end], values)
+    after = newline.join(lines) + newline
+    read_back = _parsed(after, config_file)[name]
+    for key, value in values.items():
+        if read_back.get(key) != value:
+            raise IngestError(f"A configuration cannot hold {key} = {value!r}: no line break and no ' ;' may be in it. Rename the folder.")
+    return after
+
+
+def write_text(config_file: Path, text: str) -> None:
+    """Put `text` in place of `config_file` in one step; a link stays a link."""
+    target = config_file.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as opened:
+            opened.write(text)
+            opened.flush()
+            os.fsync(opened.fileno())
+        Path(temporary).chmod(target.stat().st_mode & 0o777 if target.exists() else 0o644)
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _text_of(config_file: Path) -> str:
+    try:
+        return config_file.read_bytes().decode("utf-8-sig") if config_file.exists() else ""
+    except UnicodeDecodeError as error:
+        raise IngestError(f"The configuration {config_file} is not UTF-8 text. Mend it, or name another with --config.") from error
+
+
+def _parsed(text: str, config_file: Path) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=(";",))
+    try:
+        parser.read_string(text)
+    except configparser.Error as error:
+        reason = " ".join(str(error).split())
+        raise IngestError(f"The configuration {config_file} cannot be read: {reason}. Mend it, or name another with --config.") from error
+    return parser
+
+
+def _place(lines: list[str], name: str) -> tuple[int | None, int]:
+    """Return the first line after the header of [name] and the end of that section; None when it is not there."""
+    headers = [
+        (number, found[1]) for number, line in enumerate(lines) if not line.startswith((" ", "\t")) and (found := _HEADER.match(line))
+    ]
+    for place, (number, title) in enumerate(headers):
+        if title == name:
+            return number + 1, headers[place + 1][0] if place + 1 < len(headers) else len(lines)
+    return None, len(lines)
+
+
+def _updated(body: list[str], values: Mapping[str, str]) -> list[str]:
+    """Set `values` in the lines of one section; keys in any letter case, values over several lines, comments kept."""
+    waiting = {key.lower(): (key, value) for key, value in values.items()}
+    result: list[str] = []
+    dropping = False
+    for line in body:
+        is_key_line = bool(line.strip()) and not line.startswith((" ", "\t", ";", "#"))
+        if dropping and line.startswith((" ", "\t")) and line.strip():
+            continue  # the rest of a value that was just replaced
+        dropping = False
+        key = re.split(r"[=:]", line, maxsplit=1)[0].strip().lower()
+        if is_key_line and key in waiting:
+            name, value = waiting.pop(key)
+            comment = re.search(r"\s+;.*$", line)
+            result.append(f"{name} = {value}{comment[0] if comment else ''}")
+            dropping = True
+        else:
+            result.append(line)
+    kept = _without_blank_end(result)
+    return [*kept, *(f"{key} = {value}" for key, value in waiting.values()), *result[len(kept) :]]
+
+
+def _without_blank_end(lines: list[str]) -> list[str]:
+    end = len(lines)
+    while end and not lines[end - 1].strip():
+        end -= 1
+    return lines[:end]

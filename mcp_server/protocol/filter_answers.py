@@ -1,0 +1,122 @@
+"""The answers of describe_filters: an overview of the fields, one field's values, or the collections to choose from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mcp_server.engine.collection import Collection
+from mcp_server.engine.shelf import Shelf
+from mcp_server.protocol.answers import CHARACTERS_PER_TOKEN, Answer, Json, compact
+from mcp_server.protocol.arguments import FilterQuestion
+from mcp_server.stores.facets import TOP_VALUES, FieldPage, FieldSummary, Overview, Span, ValueCount, example_filter, field_page, overview
+
+OVERVIEW_TOKENS = 600
+LEAST_FIELDS = 20
+"""An overview of this many fields stays under OVERVIEW_TOKENS; one of many more fields may be longer in proportion."""
+ENVELOPE = 120
+"""Characters kept free for what stands around the fields."""
+FEW_VALUES = 200
+MOST_VALUE = 16
+MOST_PAGE_VALUE = 120
+MOST_PAGE_CHARACTERS = int(4_000 * CHARACTERS_PER_TOKEN)
+
+
+def filter_answer(shelf: Shelf, question: FilterQuestion) -> Answer:
+    """Answer `question`.
+
+    Raises:
+        CallerError: no such collection, field or value.
+        CollectionError: the catalog cannot be read.
+    """
+    if question.collection is None and len(shelf.names) > 1 and question.field is None and question.filters is None:
+        return _collections(shelf)
+    collection = shelf.collection(question.collection)
+    selection = collection.filters.evaluate(question.filters)
+    mask = None if question.filters is None else selection.mask
+    body: Json = {"collection": collection.name, "items": collection.catalog.indexed}
+    if mask is not None:
+        body |= {"filters": selection.sentence, "matching": selection.count}
+    if question.field is not None:
+        page = field_page(collection.filters, question.field, question.match, question.n, question.offset, mask)
+        return Answer(body | _page(page, question))
+    return Answer(body | _overview(collection, overview(collection.filters, mask)))
+
+
+def _collections(shelf: Shelf) -> Answer:
+    from mcp_server.errors import CollectionError
+
+    items: dict[str, int | str] = {}
+    for name in shelf.names:
+        try:
+            items[name] = shelf.collection(name).catalog.indexed
+        except CollectionError:
+            items[name] = "cannot be opened; tell the user to run clip-search-mcp doctor"
+    return Answer({"collections": items, "next": "Call again with one of these as collection to see its fields."})
+
+
+def _overview(collection: Collection, found: Overview) -> Json:
+    """Return every field, with as many of its commonest values as fit.
+
+    Room goes first to fields that many items share a value of, since those are what one filters on: one value each, then a second, up to
+    five; what is left goes to the others.
+    """
+    lines = [_summary(field, found.total) for field in found.fields]
+    body: Json = {"fields": lines, "example": example_filter(collection.filters)}
+    room = int(OVERVIEW_TOKENS / LEAST_FIELDS * max(LEAST_FIELDS, len(lines) - 4) * CHARACTERS_PER_TOKEN) - len(compact(body)) - ENVELOPE
+    named = [(line, _worth_naming(field), field.distinct) for line, field in zip(lines, found.fields, strict=True)]
+    for few in (True, False):
+        for place in range(TOP_VALUES):
+            for line, values, distinct in named:
+                if (distinct <= FEW_VALUES) is few and place < len(values):
+                    value = _counts([values[place]])
+                    room -= len(compact(value)) + (0 if "top" in line else len('"top":,'))
+                    if room < 0:
+                        return body
+                    line.setdefault("top", {}).update(value)
+    return body
+
+
+def _summary(field: FieldSummary, total: int) -> Json:
+    body: Json = {"name": field.name, "type": field.kind}
+    if field.items != total:
+        body["items"] = field.items
+    body["values"] = field.distinct
+    return body | _span(field.span) if field.span is not None else body
+
+
+def _worth_naming(field: FieldSummary) -> list[ValueCount]:
+    """Return the top values that tell something in little room: none that occurs once, none that is long."""
+    return [each for each in field.top if each.count > 1 and len(str(each.value)) <= MOST_VALUE]
+
+
+def _page(page: FieldPage, question: FilterQuestion) -> Json:
+    shown = list(page.values)
+    field: Json = {"name": page.name, "type": page.kind, "items": page.items, "distinct": page.total}
+    if page.span is not None:
+        field |= _span(page.span)
+    while True:
+        field["values"] = _counts(shown)
+        field["more"] = page.more + len(page.values) - len(shown)
+        if len(compact(field)) <= MOST_PAGE_CHARACTERS or len(shown) <= 1:
+            break
+        shown = shown[: len(shown) // 2]
+    body: Json = {"field": field}
+    if field["more"]:
+        body["next"] = f"{field['more']:,} more: offset={question.offset + len(shown)}, or narrow with match."
+    elif not shown:
+        narrowed = question.match or question.offset
+        body["next"] = "No value here; leave out match, offset or filters." if narrowed else "No item has this field."
+    return body
+
+
+def _counts(values: list[ValueCount]) -> dict[str, int]:
+    return {_shown(each.value): each.count for each in values}
+
+
+def _span(span: Span) -> dict[str, Any]:
+    return {"min": span.minimum, "median": span.median, "max": span.maximum}
+
+
+def _shown(value: str | float) -> str:
+    text = str(value)
+    return text if len(text) <= MOST_PAGE_VALUE else text[: MOST_PAGE_VALUE - 1] + "…"

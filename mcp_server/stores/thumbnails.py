@@ -1,0 +1,150 @@
+"""Reads pictures by the name a catalog gives them, from a folder or a zip, or says their web address."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from urllib.parse import quote
+
+logger = logging.getLogger(__name__)
+
+MAX_PICTURE_BYTES = 64 * 2**20
+"""Larger files are not read: no picture to look at needs more."""
+
+_ESCAPED = re.compile(r"(?:[^%]|%[0-9A-Fa-f]{2})*")
+
+
+class PictureStore(ABC):
+    """Pictures below one base: what `ThumbnailMediaURL` or `OriginalMediaURL` of a collection names. Safe to call from several threads."""
+
+    @staticmethod
+    def open(base: str) -> PictureStore:
+        """Return the store for `base`: an http(s) URL, the path of a folder or of a zip, or "" for none. Never fails; see `problem`."""
+        if base.lower().startswith(("http://", "https://")):
+            return WebPictures(base)
+        if not base:
+            return NoPictures("")
+        path = Path(base)
+        if path.is_dir():
+            return FolderPictures(path)
+        if path.is_file():
+            return ZipPictures(path) if zipfile.is_zipfile(path) else NoPictures(f"{base} is neither a folder nor a zip")
+        return NoPictures(f"{base} does not exist")
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the base, for the person who runs the server; None when it is fine or there is none."""
+        return None
+
+    @abstractmethod
+    def read(self, uri: str) -> bytes | None:
+        """Return the bytes of picture `uri`, or None: not there, not readable, not inside the base, or only reachable over the web."""
+
+    def url_of(self, uri: str) -> str | None:
+        """Return the web address of picture `uri`, or None where it has none."""
+        return None
+
+    def close(self) -> None:  # noqa: B027 - most stores hold nothing open
+        """Let go of open files. Reading afterwards opens them again."""
+
+
+class NoPictures(PictureStore):
+    """No base, or one that cannot be used."""
+
+    def __init__(self, problem: str) -> None:
+        self._problem = problem
+
+    @property
+    def problem(self) -> str | None:
+        return self._problem or None
+
+    def read(self, uri: str) -> bytes | None:
+        return None
+
+    def url_of(self, uri: str) -> str | None:
+        """Without a base, a catalog's full web address stands for itself."""
+        return uri if not self._problem and uri.lower().startswith(("http://", "https://")) else None
+
+
+class FolderPictures(PictureStore):
+    """Pictures that lie in a folder, at any depth. Links that lead out of it are not followed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.resolve()
+
+    def read(self, uri: str) -> bytes | None:
+        if not _is_inside(uri):
+            return None
+        try:
+            path = (self._folder / uri).resolve()
+            if not path.is_relative_to(self._folder) or not path.is_file() or path.stat().st_size > MAX_PICTURE_BYTES:
+                return None
+            return path.read_bytes()
+        except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links in a circle
+            logger.warning("picture.unreadable uri=%s reason=%s", uri, error)
+            return None
+
+
+class ZipPictures(PictureStore):
+    """Pictures packed in a zip, under their names. The zip is opened at the first read and kept open."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._archive: zipfile.ZipFile | None = None
+
+    def read(self, uri: str) -> bytes | None:
+        if not _is_inside(uri):
+            return None
+        try:
+            with self._lock:
+                if self._archive is None:
+                    self._archive = zipfile.ZipFile(self._file)
+                entry = self._archive.getinfo(uri)
+                return self._archive.read(entry) if entry.file_size <= MAX_PICTURE_BYTES and not entry.is_dir() else None
+        except KeyError:
+            return None
+        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted or oddly compressed
+            logger.warning("picture.unreadable uri=%s reason=%s", uri, error)
+            return None
+
+    def close(self) -> None:
+        with self._lock:
+            if self._archive is not None:
+                self._archive.close()
+                self._archive = None
+
+
+class WebPictures(PictureStore):
+    """Pictures on a web server: addresses only, nothing is fetched."""
+
+    def __init__(self, base: str) -> None:
+        self._base = base
+
+    def read(self, uri: str) -> bytes | None:
+        return None
+
+    def url_of(self, uri: str) -> str | None:
+        """Return base and `uri` joined with one slash, unsafe characters escaped; None for what does not lie below the base."""
+        if uri.startswith(self._base):
+            uri = uri[len(self._base) :]
+        elif uri.lower().startswith(("http://", "https://")):
+            return None
+        below = uri.lstrip("/")
+        if not below or ".." in PurePosixPath(below.partition("?")[0]).parts:
+            return None
+        joint = "" if self._base.endswith(("/", "=", "?", "&")) else "/"
+        # an address that is escaped already stays as it is; a bare % is a character of a file name
+        return self._base + joint + quote(below, safe="/?=&%" if _ESCAPED.fullmatch(below) else "/?=&")
+
+
+def _is_inside(uri: str) -> bool:
+    """Tell whether `uri` is a plain relative path that does not climb."""
+    if not uri or "\0" in uri or PureWindowsPath(uri).drive or uri.startswith(("/", "\\")):
+        return False
+    return ".." not in PurePosixPath(uri).parts and ".." not in PureWindowsPath(uri).parts

@@ -1,0 +1,192 @@
+"""Media ids and rows, groups, titles and tags, in both layouts and with everything that can be odd."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mcp_server.errors import CatalogError
+from mcp_server.stores.catalog import Catalog
+from tests import m3
+
+VIDEO = [
+    m3.Media(1, None, None, {"title": ["The film"], "year": [2020]}),
+    m3.Media(10, 2, 1, {"caption": ["A dog"]}),
+    m3.Media(11, 0, 1, {"caption": []}),
+    m3.Media(12, 3, None, {}, "https://host/a/b/photo%20one.jpg?size=2"),
+    m3.Media(13, None, 1),
+]
+TYPES = {"year": "numerical_int", "weight": "numerical_dec", "extra": "json"}
+
+
+@pytest.mark.parametrize("layout", m3.LAYOUTS)
+def test_rows_media_and_groups_are_read_in_both_layouts(tmp_path: Path, layout: m3.Layout) -> None:
+    with closing(Catalog.open(m3.build(tmp_path / "c.db", VIDEO, TYPES, layout=layout), 5)) as catalog:
+        assert catalog.media_of_row.tolist() == [11, -1, 10, 12, -1]
+        assert catalog.group_of_row.tolist() == [1, -1, 1, -1, -1]
+        assert catalog.mapped.tolist() == [True, False, True, True, False]
+        assert catalog.indexed == 3
+        assert not catalog.mapped.flags.writeable
+        assert not catalog.media_of_row.flags.writeable
+        assert ("medias.source" in catalog.schema) == (layout == "engine")
+        assert ("categorical_tags(tag_id)" in catalog.schema) == (layout == "published")
+        assert len(catalog.findings) == 1
+        assert "2 of 5 rows" in catalog.findings[0]
+
+
+def test_unknown_and_unindexed_ids_are_counted_and_never_fatal(tmp_path: Path) -> None:
+    with closing(Catalog.open(m3.build(tmp_path / "c.db", VIDEO), 5)) as catalog:
+        found = catalog.rows_of([12, 999, 10, 1, 12, 999, 10**30, -5, -(10**30)])
+        assert found.rows.tolist() == [3, 2]
+        assert found.rows.dtype == np.int64
+        assert found.unknown == 5
+        assert catalog.rows_of([]).rows.tolist() == []
+        assert catalog.rows_of(np.array([11, 10])).rows.tolist() == [0, 2]
+        many = catalog.rows_of(range(100_000))
+        assert sorted(many.rows.tolist()) == [0, 2, 3]
+        assert many.unknown == 100_000 - 3
+
+
+def test_excluding_a_group_finds_its_indexed_members_only(tmp_path: Path) -> None:
+    with closing(Catalog.open(m3.build(tmp_path / "c.db", VIDEO), 5)) as catalog:
+        found = catalog.rows_of_groups([1, 1, 12, 999, 2**80])
+        assert found.rows.tolist() == [0, 2]
+        assert found.unknown == 3
+
+
+def test_an_item_excluded_by_id_does_not_exclude_its_group(tmp_path: Path) -> None:
+    with closing(Catalog.open(m3.build(tmp_path / "c.db", VIDEO), 5)) as catalog:
+        assert catalog.rows_of([10]).rows.tolist() == [2]
+        assert catalog.rows_of_groups([10]).rows.tolist() == []
+
+
+def test_two_claims_on_a_row_and_two_rows_of_a_medium_are_settled_and_reported(tmp_path: Path) -> None:
+    medias = [m3.Media(7, 3), m3.Media(5, 3), m3.Media(6, 1), m3.Media(8, None), m3.Media(9, 0, 404)]
+    claims = [(6, 2), (8, 99), (8, -1), (777, 4)]
+    with closing(Catalog.open(m3.build(tmp_path / "c.db", medias, claims=claims), 5)) as catalog:
+        assert catalog.media_of_row.tolist() == [9, 6, -1, 5, -1]
+        told = " ".join(catalog.findings)
+        for part in (
+            "1 CLIP Index IDs belong to media that do not exist",
+            "1 media claim more than one row",
+            "1 media claim a row that a medium with a lower id has",
+            "2 CLIP Index IDs lie outside the 5 rows",
+            "2 of 5 rows",
+            "1 values of group_id point at media that do not exist",
+        ):
+            assert part in told
+        assert catalog.rows_of([7, 8]).unknown == 2
+        assert catalog.rows_of_groups([404]).rows.tolist() == [0]
+
+
+@pytest.mark.parametrize("name", ["clip index id", "CLIP INDEX ID", " Clip Index Id "])
+def test_the_index_tagset_is_found_in_any_letter_case(tmp_path: Path, name: str) -> None:
+    with closing(Catalog.open(m3.build(tmp_path / "c.db", VIDEO, index_name=name), 5)) as catalog:
+        assert catalog.indexed == 3
+
+
+def test_index_ids_stored_as_text_count_and_others_are_reported(tmp_path: Path) -> None:
+    path = m3.build(tmp_path / "c.db", VIDEO, claims=[(1, "4"), (13, "first")])
+    with closing(Catalog.open(path, 5)) as catalog:
+        assert catalog.media_of_row[4] == 1
+        assert any("not whole numbers" in one for one in catalog.findings)
+
+
+def test_without_an_index_tagset_the_error_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match="no tagset called CLIP Index ID"):
+        Catalog.open(m3.build(tmp_path / "c.db", VIDEO, index_name=""), 5)
+
+
+@pytest.mark.parametrize("table", ["medias", "tagsets", "taggings"])
+def test_a_missing_table_is_named(tmp_path: Path, table: str) -> None:
+    path = m3.build(tmp_path / "c.db", VIDEO)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"DROP TABLE {table}")
+    with pytest.raises(CatalogError, match=f"no table {table}"):
+        Catalog.open(path, 5)
+
+
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
+    path = m3.build(tmp_path / "c.db", VIDEO)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("ALTER TABLE tagsets RENAME COLUMN name TO label")
+    with pytest.raises(CatalogError, match="tagsets has no column name"):
+        Catalog.open(path, 5)
+
+
+def test_missing_optional_tables_and_columns_are_done_without(tmp_path: Path) -> None:
+    path = m3.build(tmp_path / "c.db", VIDEO, TYPES)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for table in ("source_types", "tag_types", "tags", "json_tags", "date_tags", "time_tags"):
+            connection.execute(f"DROP TABLE {table}")
+        for column in ("source", "thumbnail_uri"):
+            connection.execute(f"ALTER TABLE medias DROP COLUMN {column}")
+    with closing(Catalog.open(path, 5)) as catalog:
+        assert catalog.indexed == 3
+        assert {(field.name, field.kind) for field in catalog.fields} == {("title", "text"), ("caption", "text"), ("year", "integer")}
+        items = catalog.items_at([2, 3], "full")
+        assert [(item.title, item.uri) for item in items] == [("A dog", ""), ("item 12", "")]
+        assert any("neither a source nor a uri" in one for one in catalog.findings)
+
+
+def test_a_type_name_from_the_data_never_becomes_sql(tmp_path: Path) -> None:
+    path = m3.build(tmp_path / "c.db", VIDEO, TYPES)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE tag_types SET description = 'x; DROP TABLE medias; --' WHERE id = 1")
+        connection.execute("UPDATE tag_types SET description = 'medias' WHERE id = 6")
+    with closing(Catalog.open(path, 5)) as catalog:
+        assert [field.name for field in catalog.fields] == ["year", "extra"]
+        assert sum("left out" in one for one in catalog.findings) == 3
+        assert len(catalog.items_at([0, 2, 3], "full")) == 3
+
+
+@pytest.mark.parametrize("layout", m3.LAYOUTS)
+def test_titles_come_from_own_tags_then_inherited_ones_then_the_source(tmp_path: Path, layout: m3.Layout) -> None:
+    with closing(Catalog.open(m3.build(tmp_path / "c.db", VIDEO, TYPES, layout=layout), 5)) as catalog:
+        items = catalog.items_at(np.array([3, 0, 2, 0]), "concise")
+        assert [item.id for item in items] == [12, 11, 10, 11]
+        assert [item.title for item in items] == ["photo%20one.jpg", "The film", "A dog", "The film"]
+        assert [item.uri for item in items][1:3] == ["pictures/11.jpg", "pictures/10.jpg"]
+        assert [item.group for item in items] == [None, 1, 1, 1]
+        assert items[2].thumbnail_uri == "10.webp"
+        assert items[2].tags == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "title"), [("a/b/c.png", "c.png"), ("C:\\pics\\d.png", "d.png"), ("e/", "e"), ("f.png", "f.png"), ("", "item 1")]
+)
+def test_a_title_of_last_resort_is_the_last_part_of_the_source(tmp_path: Path, source: str, title: str) -> None:
+    with closing(Catalog.open(m3.build(tmp_path / "c.db", [m3.Media(1, 0, source=source)]), 1)) as catalog:
+        assert catalog.items_at([0], "concise")[0].title == title
+
+
+@pytest.mark.parametrize("layout", m3.LAYOUTS)
+def test_full_detail_shows_own_and_inherited_tags_but_nothing_internal(tmp_path: Path, layout: m3.Layout) -> None:
+    medias = [
+        m3.Media(1, None, None, {"color": ["blue", "red"], "year": [2020], "FAISS Index ID": [3]}),
+        m3.Media(2, 0, 1, {"color": ["green", "red"], "weight": ["1.50"], "extra": ['{"a": 1}'], "Name": ["Two"]}),
+    ]
+    types = TYPES | {"FAISS Index ID": "numerical_int"}
+    with closing(Catalog.open(m3.build(tmp_path / "c.db", medias, types, layout=layout), 1)) as catalog:
+        item = catalog.items_at([0], "full")[0]
+        assert item.tags == {"year": [2020], "weight": [1.5], "color": ["red", "green", "blue"], "Name": ["Two"]}
+        assert item.title == "Two"
+        assert catalog.items_at([0], "ids")[0].tags == {}
+
+
+@pytest.mark.parametrize("row", [1, 4, 5, -1])
+def test_asking_for_a_row_without_a_medium_is_a_mistake(tmp_path: Path, row: int) -> None:
+    with closing(Catalog.open(m3.build(tmp_path / "c.db", VIDEO), 5)) as catalog, pytest.raises(ValueError, match="rows must"):
+        catalog.items_at([row], "ids")
+
+
+def test_a_catalog_without_any_indexed_medium_opens(tmp_path: Path) -> None:
+    with closing(Catalog.open(m3.build(tmp_path / "c.db", [m3.Media(1)]), 3)) as catalog:
+        assert catalog.indexed == 0
+        assert catalog.rows_of([1]).unknown == 1
+        assert catalog.rows_of_groups([1]).unknown == 1
+        assert catalog.items_at([], "full") == []

@@ -1,0 +1,135 @@
+"""Reading leaves the file alone and stands in nobody's way."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mcp_server.errors import CatalogError
+from mcp_server.stores.catalog import Catalog
+from mcp_server.stores.database import Database
+from mcp_server.stores.filter_index import FilterIndex
+from tests import m3
+
+MEDIAS = [m3.Media(1, 0, tags={"color": ["red"]}), m3.Media(2, 1, tags={"color": ["blue"]})]
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def use(path: Path) -> None:
+    with closing(Catalog.open(path, 2)) as catalog:
+        assert FilterIndex(catalog).evaluate(None).count == 2
+        assert len(catalog.items_at([0, 1], "full")) == 2
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_the_file_is_byte_identical_and_nothing_is_left_beside_it(tmp_path: Path, mode: str) -> None:
+    path = m3.build(tmp_path / "c.db", MEDIAS)
+    with closing(sqlite3.connect(path)) as writer:
+        writer.execute(f"PRAGMA journal_mode={mode}")
+    before = digest(path)
+    use(path)
+    assert digest(path) == before
+    assert [one.name for one in tmp_path.iterdir()] == ["c.db"]
+
+
+@pytest.mark.parametrize("name", ["a b.db", "50% #1?.db", "Ünï.db", "x'y.db", "file:c.db"])
+def test_awkward_file_names_open(tmp_path: Path, name: str) -> None:
+    use(m3.build(tmp_path / "fold#er ?" / name, MEDIAS))
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_a_writer_is_never_blocked_by_an_open_catalog(tmp_path: Path, mode: str) -> None:
+    path = m3.build(tmp_path / "c.db", MEDIAS)
+    with closing(sqlite3.connect(path)) as setup:
+        setup.execute(f"PRAGMA journal_mode={mode}")
+    with closing(Catalog.open(path, 2)) as catalog:
+        catalog.items_at([0], "full")
+        with closing(sqlite3.connect(path, timeout=0)) as writer:
+            with writer:
+                writer.execute("UPDATE medias SET source = 'changed.jpg' WHERE id = 1")
+            assert catalog.items_at([0], "concise")[0].uri == "changed.jpg"
+            with writer:
+                writer.execute("UPDATE medias SET source = 'again.jpg' WHERE id = 1")
+        assert catalog.items_at([0], "concise")[0].uri == "again.jpg"
+
+
+def test_what_is_still_in_the_wal_is_seen(tmp_path: Path) -> None:
+    path = m3.build(tmp_path / "c.db", MEDIAS)
+    with closing(sqlite3.connect(path)) as writer:
+        writer.execute("PRAGMA journal_mode=wal")
+        with writer:
+            writer.execute("UPDATE medias SET source = 'in-the-wal.jpg' WHERE id = 2")
+        with closing(Catalog.open(path, 2)) as catalog:
+            assert catalog.items_at([1], "concise")[0].title == "in-the-wal.jpg"
+
+
+def test_many_threads_read_at_once(tmp_path: Path) -> None:
+    path = m3.build(tmp_path / "c.db", MEDIAS)
+    barrier = threading.Barrier(8)
+    titles: list[str] = []
+    with closing(Catalog.open(path, 2)) as catalog:
+        index = FilterIndex(catalog)
+
+        def work() -> None:
+            barrier.wait()
+            for _ in range(20):
+                titles.append(catalog.items_at([1, 0], "full")[0].title)
+                assert index.data(index.fields[0]).values.size == 2
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert titles == ["2.jpg"] * 160
+
+
+def test_the_connection_refuses_to_write(tmp_path: Path) -> None:
+    path = m3.build(tmp_path / "c.db", MEDIAS)
+    with Database(path) as database, pytest.raises(CatalogError, match="readonly"):
+        database.rows("DELETE FROM medias")
+
+
+def test_a_closed_catalog_says_so(tmp_path: Path) -> None:
+    catalog = Catalog.open(m3.build(tmp_path / "c.db", MEDIAS), 2)
+    catalog.close()
+    catalog.close()
+    with pytest.raises(CatalogError, match="closed"):
+        catalog.items_at([0], "concise")
+
+
+def test_files_that_are_no_catalog_are_named_in_the_error(tmp_path: Path) -> None:
+    text = tmp_path / "notes.db"
+    text.write_text("not a database at all, but long enough to be looked at " * 20)
+    (tmp_path / "empty.db").touch()
+    with closing(sqlite3.connect(tmp_path / "other.db")) as other, other:
+        other.execute("CREATE TABLE songs (id)")
+    for name, hint in (
+        ("absent.db", "does not exist"),
+        ("notes.db", "cannot be"),
+        ("empty.db", "no table medias"),
+        ("other.db", "It has: songs"),
+    ):
+        with pytest.raises(CatalogError, match=hint):
+            Catalog.open(tmp_path / name, 2)
+    with pytest.raises(CatalogError, match="does not exist"):
+        Catalog.open(tmp_path, 2)
+
+
+def test_ids_that_are_no_numbers_are_a_catalog_error(tmp_path: Path) -> None:
+    path = m3.build(tmp_path / "c.db", MEDIAS)
+    with Database(path) as database:
+        with pytest.raises(CatalogError, match="whole number"):
+            database.integers("SELECT 'a', 1")
+        assert database.integers("SELECT 1, 2 UNION ALL SELECT 3, 4").tolist() == [[1, 2], [3, 4]]
+        assert database.integers("SELECT 1, 2 WHERE 0").shape == (0, 2)
+        assert database.integers("SELECT 1, 2").dtype == np.int64
