@@ -18,7 +18,7 @@ from mcp_server.errors import CollectionError, ConfigError, IngestError, SearchS
 if TYPE_CHECKING:
     from mcp_server.engine.search import SearchEngine
 
-QUIET = ("httpx", "httpx2", "huggingface_hub", "mcp", "open_clip", "PIL", "urllib3", "uvicorn.access", "root")
+QUIET = ("faiss", "httpx", "httpx2", "huggingface_hub", "mcp", "open_clip", "PIL", "urllib3", "uvicorn.access")
 """Other packages' loggers, kept to warnings so that one line a search stays readable."""
 
 
@@ -175,8 +175,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     if options.command in (search, filters, doctor):
         logging.getLogger().setLevel(logging.ERROR)
     for name in QUIET:
-        if name != "root":
-            logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.WARNING)
     for warning in settings.warnings:
         logging.getLogger(__name__).warning("config.odd %s", warning)
     return settings

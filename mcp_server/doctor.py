@@ -93,9 +93,6 @@ def _contents(config: CollectionConfig, settings: Settings) -> Iterator[Finding]
     embeddings = load_embeddings(config.embeddings_file)
     size, width = embeddings.rows.shape
     yield Finding("ok", config.name, f"embeddings: {size:,} rows, {width} wide, {embeddings.rows.dtype}")
-    unusable = int(np.count_nonzero(embeddings.unusable))
-    if unusable:
-        yield Finding("note", config.name, f"{unusable:,} rows are not finite or have no length; they are never returned.")
     try:
         expected = model_width(config.model, settings.cache_folder)
     except ConfigError:

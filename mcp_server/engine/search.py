@@ -115,9 +115,9 @@ def _nearest(
     text = collection.encoder.encode_text(request.text, waiting)
     clock.lap("encode")
     near = collection.index.search(text.vector, min(request.n, skip.allowed), skip.mask)
-    hidden = collection.index.search(text.vector, 1, ~skip.hidden) if skip.seen + skip.excluded else None
+    hidden = collection.index.best_score(text.vector, np.flatnonzero(skip.hidden)) if skip.seen + skip.excluded else None
     clock.lap("index")
-    return _Found(near, float(hidden.scores[0]) if hidden is not None else None, text)
+    return _Found(near, hidden, text)
 
 
 def _excluded(collection: Collection, request: SearchRequest) -> _Rows:

@@ -44,3 +44,11 @@ class Index(Protocol):
             ValueError: k is less than 1.
         """
         ...
+
+    def best_score(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> float | None:
+        """Return the best exact cosine among `rows`, each in 0..N-1; None when none of them is usable.
+
+        Raises:
+            IndexMismatchError: the query is not D wide.
+        """
+        ...

@@ -59,9 +59,8 @@ def with_section(config_file: Path, name: str, values: Mapping[str, str]) -> str
     else:
         lines[start:end] = _updated(lines[start:end], values)
     after = newline.join(lines) + newline
-    read_back = _parsed(after, config_file)[name]
     for key, value in values.items():
-        if read_back.get(key) != value:
+        if not value.isprintable() or _parsed(after, config_file)[name].get(key) != value:
             raise IngestError(f"A configuration cannot hold {key} = {value!r}: no line break and no ' ;' may be in it. Rename the folder.")
     return after
 

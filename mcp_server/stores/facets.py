@@ -100,7 +100,7 @@ def overview(filter_index: FilterIndex, mask: Mask | None = None) -> Overview:
     return Overview([_summary(filter_index.data(field), mask) for field in filter_index.fields], total)
 
 
-def field_page(  # noqa: PLR0917 - the order is that of the tool's arguments
+def field_page(
     filter_index: FilterIndex, field: str, match: str | None = None, n: int = 20, offset: int = 0, mask: Mask | None = None
 ) -> FieldPage:
     """Return up to `n` values of `field`, after skipping `offset`; values no counted item has are left out.
@@ -212,10 +212,11 @@ def _is_plain(field: Field) -> bool:
     return folded(field.name.strip()) not in ("any", "all", "not", "field", "is", "root", "kind")
 
 
-def _example_rank(data: FieldData) -> tuple[bool, int]:
-    """Sort fields with a handful of values, shared by many items, before titles and ids."""
+def _example_rank(data: FieldData) -> tuple[bool, bool, bool, int]:
+    """Sort fields with a handful of values, none of them nearly everywhere, before yes-or-no fields, titles and ids."""
     counts = data.values.counts()
-    return int(np.count_nonzero(counts)) > max(200, int(counts.sum()) // 4), -int(counts.max(initial=0))
+    distinct, total = int(np.count_nonzero(counts)), int(counts.sum())
+    return distinct > min(200, total // 2), distinct < 4, 2 * int(counts.max(initial=0)) > total, -total
 
 
 def _range_example(data: FieldData, mask: Mask | None) -> dict[str, object]:

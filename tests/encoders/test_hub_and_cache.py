@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,8 @@ def test_a_pickled_module_in_the_caches_place_is_refused_and_left_alone(kind: st
     weights = cache_paths(SIGLIP, tmp_path).weights
     module = torch.nn.Linear(2, 2)
     if kind == "script":
-        with pytest.warns(DeprecationWarning):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # newer PyTorch deprecates making such files; older tools have made them all the same
             torch.jit.script(module).save(str(weights))
     else:
         torch.save(module, weights, _use_new_zipfile_serialization=kind == "module")

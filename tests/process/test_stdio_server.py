@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -78,7 +79,8 @@ class Server:
 
     def end(self) -> int:
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         code = self.process.wait(timeout=30)
         for reader in self._readers:
             reader.join(timeout=10)
@@ -102,6 +104,7 @@ def server(config: Path) -> Iterator[Server]:
     yield running
     if running.process.poll() is None:
         running.process.kill()
+    if running.process.stdout and not running.process.stdout.closed:
         running.end()
 
 

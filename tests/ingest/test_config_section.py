@@ -1,0 +1,98 @@
+"""The configuration keeps everything but the section that is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mcp_server.config import load_settings
+from mcp_server.errors import IngestError
+from mcp_server.ingest.config_section import check_name, sections_of, with_section, write_text
+
+OTHERS = """\
+; our museum
+[DEFAULT]
+ModelDevice = cpu
+
+[SERVER]
+Host = 127.0.0.1        ; only here
+
+# the paintings
+[paintings]
+Enabled = True
+EmbeddingsFile = ./p/100%.zip
+DatabaseFile = ./p/c.db
+"""
+
+
+def test_a_new_section_goes_to_the_end_and_nothing_else_changes(tmp_path: Path) -> None:
+    file = tmp_path / "config.ini"
+    file.write_text(OTHERS)
+    after = with_section(file, "new", {"EmbeddingsFile": "./50%/e.zip", "DatabaseFile": "./new/c.db"})
+    assert after == OTHERS + "\n[new]\nEmbeddingsFile = ./50%/e.zip\nDatabaseFile = ./new/c.db\n"
+    write_text(file, after)
+    assert [collection.name for collection in load_settings(file).collections] == ["paintings", "new"]
+    assert load_settings(file).collections[1].embeddings_file == tmp_path / "50%/e.zip"
+
+
+def test_a_section_that_is_there_keeps_its_place_its_comments_and_its_other_keys(tmp_path: Path) -> None:
+    file = tmp_path / "config.ini"
+    file.write_text(
+        "[a]\n# first\nembeddingsfile: old.zip   ; the vectors\nLogDirectory = ./logs\nDatabaseFile =\n   one\n   two\n"
+        "\n; about b\n[b]\nEnabled = False\n"
+    )
+    after = with_section(file, "a", {"EmbeddingsFile": "new.zip", "DatabaseFile": "new.db", "Enabled": "True"})
+    assert after == (
+        "[a]\n# first\nEmbeddingsFile = new.zip   ; the vectors\nLogDirectory = ./logs\nDatabaseFile = new.db\n\n; about b\n"
+        "Enabled = True\n[b]\nEnabled = False\n"
+    )
+
+
+def test_a_missing_file_is_made_with_a_device(tmp_path: Path) -> None:
+    file = tmp_path / "data" / "config.ini"
+    assert sections_of(file) == []
+    write_text(file, with_section(file, "new", {"EmbeddingsFile": "e", "DatabaseFile": "d"}))
+    assert load_settings(file).model_device == "auto"
+    assert sections_of(file) == ["new"]
+
+
+def test_windows_line_ends_stay(tmp_path: Path) -> None:
+    file = tmp_path / "config.ini"
+    file.write_bytes(b"[a]\r\nx = 1\r\n")
+    write_text(file, with_section(file, "b", {"y": "2"}))
+    assert file.read_bytes() == b"[a]\r\nx = 1\r\n\r\n[b]\r\ny = 2\r\n"
+
+
+def test_a_link_stays_a_link_and_rights_stay(tmp_path: Path) -> None:
+    (tmp_path / "real.ini").write_text("[a]\n")
+    (tmp_path / "real.ini").chmod(0o640)
+    (tmp_path / "config.ini").symlink_to(tmp_path / "real.ini")
+    write_text(tmp_path / "config.ini", with_section(tmp_path / "config.ini", "b", {"x": "1"}))
+    assert (tmp_path / "config.ini").is_symlink()
+    assert sections_of(tmp_path / "real.ini") == ["a", "b"]
+    assert (tmp_path / "real.ini").stat().st_mode & 0o777 == 0o640
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.ini", "real.ini"]
+
+
+@pytest.mark.parametrize("value", ["/pictures ;old", "/a\nb", " /a"])
+def test_a_value_that_would_be_read_back_differently_is_refused(tmp_path: Path, value: str) -> None:
+    with pytest.raises(IngestError, match="cannot hold OriginalMediaURL"):
+        with_section(tmp_path / "config.ini", "a", {"OriginalMediaURL": value})
+
+
+def test_a_file_that_is_no_ini_file_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "config.ini").write_text("hello\n")
+    with pytest.raises(IngestError, match=r"cannot be read: .* Mend it, or name another with --config"):
+        with_section(tmp_path / "config.ini", "a", {"x": "1"})
+
+
+@pytest.mark.parametrize("name", ["", "default", "Server", "LOGGING", "a b", "../up", "a]", "-a", "a" * 65, ".hidden"])
+def test_names_that_cannot_be_section_folder_and_argument_are_refused(name: str) -> None:
+    with pytest.raises(IngestError, match=r"A collection cannot be called .* Give --name"):
+        check_name(name)
+
+
+@pytest.mark.parametrize("name", ["demo", "my_photos-2024", "þingvellir", "7", "a" * 64])
+def test_plain_names_are_accepted(name: str) -> None:
+    check_name(name)
