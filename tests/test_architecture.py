@@ -39,7 +39,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def room(name: str) -> str:
-    first = name.split("/")[0].split(".")[0]
+    first = name.split("/", maxsplit=1)[0].split(".", maxsplit=1)[0]
     return first if first in LEVEL else "top"
 
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from mcp_server.encoders.models import CachePaths
+from mcp_server.encoders.models import FOLDER_PREFIX, CachePaths, cache_paths
 from mcp_server.encoders.tokens import TokenizerRecord
 
 logger = logging.getLogger(__name__)
@@ -59,12 +59,17 @@ def read_record(paths: CachePaths, model: str) -> TowerRecord | None:
     if record is None or record.model != model:
         logger.warning("cache.not_ours file=%s wanted=%s", paths.metadata.name, model)
         return None
-    sums = cast("dict[str, str]", fields["sha256"])
-    for name, expected in sums.items():
-        if _sum_of(paths.metadata.with_name(name)) != expected:
-            logger.warning("cache.damaged file=%s", name)
+    sums = cast("dict[str, object]", fields["sha256"])
+    for file in _files(paths, record):
+        if sums.get(file.name) is None or _sum_of(file) != sums[file.name]:
+            logger.warning("cache.damaged file=%s", file.name)
             return None
-    return record if set(sums) == {file.name for file in _files(paths, record)} else None
+    return record
+
+
+def checked_record(model: str, data_folder: Path) -> TowerRecord | None:
+    """Return what `read_record` finds for `model`; None at once for a `local-dir:` model, which has no cache. Raises nothing."""
+    return None if model.startswith(FOLDER_PREFIX) else read_record(cache_paths(model, data_folder), model)
 
 
 def write_cache(paths: CachePaths, record: TowerRecord, save_weights: Callable[[BinaryIO], object], tokenizer: str | None) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from mcp_server.domain.search import EncodedText
+from mcp_server.encoders.cache import TowerRecord, checked_record
 from mcp_server.errors import EncoderError, ModelLoadingError, ModelUnavailableError, SearchServerError
 
 if TYPE_CHECKING:
@@ -41,9 +42,11 @@ def text_loader(model: str, device: str, data_folder: Path) -> Callable[[], Text
     """Return a function that loads the open_clip text encoder; only calling it imports torch. Errors as `load_text_encoder`."""
 
     def load() -> TextEncoder:
-        from mcp_server.encoders.open_clip import load_text_encoder
+        record: Future[TowerRecord | None] = Future()
+        threading.Thread(target=lambda: record.set_result(checked_record(model, data_folder)), daemon=True).start()
+        from mcp_server.encoders.open_clip import load_text_encoder  # seconds, and so is reading a big cache through: side by side
 
-        return load_text_encoder(model, device, data_folder)
+        return load_text_encoder(model, device, data_folder, record.result())
 
     return load
 

@@ -22,6 +22,7 @@ from torch import nn
 
 from mcp_server.domain.search import EncodedText
 from mcp_server.encoders import failures
+from mcp_server.encoders.cache import TowerRecord
 from mcp_server.encoders.checkpoints import locate
 from mcp_server.encoders.models import FOLDER_PREFIX
 from mcp_server.encoders.tokens import Tokens
@@ -129,13 +130,14 @@ def pick_device(setting: str) -> torch.device:
     return torch.device("cuda" if cuda else "mps" if mps else "cpu")
 
 
-def load_text_encoder(model: str, device: str, data_folder: Path) -> OpenClipText:
+def load_text_encoder(model: str, device: str, data_folder: Path, checked: TowerRecord | None = None) -> OpenClipText:
     """Return the text encoder of `model`, from the cache in `data_folder` if it is there, else made and cached.
 
     Args:
         model: open_clip name, `hf-hub:org/repo`, or `local-dir:` and an absolute folder (read in place, never cached).
         device: as for `pick_device`.
         data_folder: made if missing; where it cannot be written the encoder works, uncached.
+        checked: what `checked_record` just found, to spare reading the cache through twice.
 
     Raises:
         ConfigError: no such model or device.
@@ -143,7 +145,7 @@ def load_text_encoder(model: str, device: str, data_folder: Path) -> OpenClipTex
     """
     place = pick_device(device)
     try:
-        tower = tower_from_folder(model) if model.startswith(FOLDER_PREFIX) else tower_from_cache_or_hub(model, data_folder)
+        tower = tower_from_folder(model) if model.startswith(FOLDER_PREFIX) else tower_from_cache_or_hub(model, data_folder, checked)
         encoder = OpenClipText(tower, place)
     except _LOAD_FAILURES as error:
         raise failures.not_loaded(model, error) from error

@@ -80,10 +80,11 @@ def tower_from_folder(model: str) -> TextTower:
     return _assembled(source, _tokenizer_of(source).tokenize)[0]
 
 
-def tower_from_cache_or_hub(model: str, data_folder: Path) -> TextTower:
+def tower_from_cache_or_hub(model: str, data_folder: Path, checked: TowerRecord | None = None) -> TextTower:
     """Return the text tower of a built-in or `hf-hub:` model: from its cache, else from the hub, and then it is cached.
 
     Several processes may call this at once; one makes the cache. Where the folder cannot be written the tower is returned all the same.
+    `checked` is the record of a cache that was just found whole; without it the cache is read through first.
 
     Raises:
         ConfigError: no such model.
@@ -92,13 +93,13 @@ def tower_from_cache_or_hub(model: str, data_folder: Path) -> TextTower:
     """
     paths = cache_paths(model, data_folder)
     _refuse_program(paths.weights)
-    cached = _from_cache(paths, model)
+    cached = _from_cache(paths, checked or read_record(paths, model))
     if cached is not None:
         return cached
     if not model.startswith(HUB_PREFIX):
         built_in_config(model)  # an unknown name is found before a lock is taken
     with making(paths) as may_write:
-        cached = _from_cache(paths, model) if may_write else None  # another process may have made it meanwhile
+        cached = _from_cache(paths, read_record(paths, model)) if may_write else None  # another process may have made it meanwhile
         if cached is not None:
             return cached
         try:
@@ -133,11 +134,10 @@ def _made(model: str, paths: CachePaths, keep: bool) -> TextTower:
     except OSError as error:
         logger.warning("cache.not_written error=%s", error)
         return tower
-    return _from_cache(paths, model) or tower  # mapped from the file, so that the copy in memory can go
+    return _from_cache(paths, read_record(paths, model)) or tower  # mapped from the file, so that the copy in memory can go
 
 
-def _from_cache(paths: CachePaths, model: str) -> TextTower | None:
-    record = read_record(paths, model)
+def _from_cache(paths: CachePaths, record: TowerRecord | None) -> TextTower | None:
     if record is None:
         return None
     try:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
+import subprocess
+import sys
 import zipfile
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +23,8 @@ from mcp_server.ingest.write_archives import stored_dtype, thumbnail_names, writ
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.thumbnails import PictureStore
 from tests.ingest.toys import COLOURS, BreakingEncoder, ColourEncoder, a_dozen, draw, write_rows
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture
@@ -178,8 +183,8 @@ def test_files_that_give_no_vector_are_listed_and_take_no_row(pictures: Path) ->
     ]
     assert report.added == 12
     assert report.unmatched_rows == 1
-    assert [(bad.number, bad.reason[:24]) for bad in report.bad_lines] == [
-        (2, "its day 2004-08-39 does "),
+    assert [(bad.number, bad.reason[:25]) for bad in report.bad_lines] == [
+        (2, "its day 2004-08-39 does n"),
         (4, "not JSON: Expecting prope"),
     ]
     database = pictures.parent / "data/toys/collection.db"
@@ -227,6 +232,40 @@ def test_a_failure_the_first_time_leaves_nothing(pictures: Path) -> None:
     with pytest.raises(RuntimeError, match="the power went"):
         ingest(pictures, encoder=BreakingEncoder(0))
     assert list((pictures.parent / "data").iterdir()) == []
+
+
+def test_a_kill_half_way_leaves_the_old_collection_and_the_next_run_works(pictures: Path) -> None:
+    ingest(pictures)
+    data = pictures.parent / "data"
+    before = {**fingerprint(data / "toys"), **fingerprint(data)}
+    for number in range(100):
+        draw(pictures / f"more/{number}.png", "green")
+    code = """
+import os, signal, sys
+from pathlib import Path
+from mcp_server.ingest.run import ingest_folder
+from tests.ingest.toys import ColourEncoder
+
+pictures = Path(sys.argv[1])
+data = pictures.parent / "data"
+kill = lambda done, total: os.kill(os.getpid(), signal.SIGKILL)
+ingest_folder(pictures, data / "toys", data / "config.ini", "toys", "M", progress=kill, replace=True, encoder=ColourEncoder())
+"""
+    killed = subprocess.run([sys.executable, "-c", code, str(pictures)], check=False, timeout=60, cwd=REPOSITORY)
+    assert killed.returncode < 0
+    assert {**fingerprint(data / "toys"), **fingerprint(data)} == before
+    assert ingest(pictures, replace=True).added == 112
+
+
+def test_what_a_killed_run_left_is_swept_up_a_day_later(pictures: Path) -> None:
+    data = pictures.parent / "data"
+    for name, age in ((".toys.partial-old", 2 * 24 * 3600), (".toys.partial-new", 0), (".other.partial-old", 2 * 24 * 3600)):
+        draw(data / name / "a.png", "red")
+        for path in (data / name / "a.png", data / name):
+            then = path.stat().st_mtime - age
+            os.utime(path, (then, then))
+    ingest(pictures)
+    assert sorted(path.name for path in data.iterdir()) == [".other.partial-old", ".toys.partial-new", "config.ini", "toys"]
 
 
 def test_a_model_that_cannot_be_loaded_leaves_nothing(pictures: Path) -> None:

@@ -107,7 +107,7 @@ def test_with_a_token_every_request_must_carry_it(folder: Path) -> None:
 
 
 def test_a_port_in_use_is_said_in_one_sentence(folder: Path, url: str) -> None:
-    port = url.rsplit(":", 1)[1].split("/")[0]
+    port = url.rsplit(":", 1)[1].split("/", maxsplit=1)[0]
     process = subprocess.run(
         [sys.executable, "-m", "mcp_server", "serve", "--config", str(folder / "config.ini"), "--http", "--port", port],
         capture_output=True,

@@ -154,7 +154,7 @@ async def test_a_filter_too_deep_is_refused_by_its_depth_as_an_object_and_as_tex
 async def test_optional_arguments_take_what_models_send_for_nothing(engine: SearchEngine, empty: Any) -> None:
     async with connected(engine, "auto") as client:
         found = await call(
-            client, "clip_search", text="cat", filters=empty, **{name: "" for name in ("collection", "n", "session", "seen", "detail")}
+            client, "clip_search", text="cat", filters=empty, **dict.fromkeys(("collection", "n", "session", "seen", "detail"), "")
         )
         assert found["returned"] == 10
         assert found["hidden"]["filtered"] == 0
