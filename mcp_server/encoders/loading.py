@@ -43,7 +43,15 @@ def text_loader(model: str, device: str, data_folder: Path) -> Callable[[], Text
 
     def load() -> TextEncoder:
         record: Future[TowerRecord | None] = Future()
-        threading.Thread(target=lambda: record.set_result(checked_record(model, data_folder)), daemon=True).start()
+
+        def check() -> None:
+            try:
+                record.set_result(checked_record(model, data_folder))
+            except BaseException as error:
+                record.set_exception(error)
+                raise
+
+        threading.Thread(target=check, name="text-cache-check", daemon=True).start()
         from mcp_server.encoders.open_clip import load_text_encoder  # seconds, and so is reading a big cache through: side by side
 
         return load_text_encoder(model, device, data_folder, record.result())

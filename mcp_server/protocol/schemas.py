@@ -1,7 +1,8 @@
 """What a client sees published: descriptions and JSON Schemas of the tools, written out by hand.
 
-Flat JSON Schema 2020-12: no $ref, no $defs, no recursion (several clients drop such tools), and open output objects. Every token here is
-paid for in every conversation, so each sentence has to earn its place.
+Flat JSON Schema 2020-12: no $ref, no $defs, no recursion and no type unions (several clients drop such tools), and open output objects.
+Optional arguments take null and "" as well, which `arguments` reads as absent. Every token here is paid for in every conversation, so each
+sentence has to earn its place.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ _FILTERS = (
     '{"any":[{..},{..}],"not":{..}}'
 )
 
-_OPTIONAL_TEXT: Schema = {"type": ["string", "null"]}
-_IDS: Schema = {"type": ["array", "null"], "items": {"type": "integer"}, "maxItems": MOST_IDS}
-_FILTERS_SCHEMA: Schema = {"type": ["object", "null"], "description": _FILTERS}
+_OPTIONAL_TEXT: Schema = {"type": "string"}
+_IDS: Schema = {"type": "array", "items": {"type": "integer"}, "maxItems": MOST_IDS}
+_FILTERS_SCHEMA: Schema = {"type": "object", "description": _FILTERS}
 _COLLECTION: Schema = {**_OPTIONAL_TEXT, "description": "Needed only if there are several"}
 
 CLIP_SEARCH_INPUT: Schema = {
@@ -47,18 +48,19 @@ CLIP_SEARCH_INPUT: Schema = {
     "properties": {
         "text": {"type": "string", "minLength": 1, "maxLength": MOST_TEXT, "description": "What the picture shows"},
         "collection": _COLLECTION,
-        "n": {"type": ["integer", "null"], "minimum": 1, "maximum": MOST_HITS, "default": 10},
+        "n": {"type": "integer", "minimum": 1, "maximum": MOST_HITS, "default": 10},
         "filters": _FILTERS_SCHEMA,
         "session": {**_OPTIONAL_TEXT, "description": "From an earlier answer, to go on; omit to start"},
         "repeats": {
-            "enum": ["skip", "query", "allow", None],
+            "type": "string",
+            "enum": ["skip", "query", "allow"],
             "default": "skip",
             "description": "skip: nothing this session showed; query: only not what this same text and filters showed; allow: all",
         },
         "seen": {**_IDS, "description": "More media ids to skip"},
         "excluded": {**_IDS, "description": "Media ids never wanted"},
         "excluded_groups": {**_IDS, "description": "Group ids whose members are not wanted"},
-        "detail": {"enum": ["ids", "concise", "full", None], "default": "concise", "description": "full adds tags and URLs"},
+        "detail": {"type": "string", "enum": ["ids", "concise", "full"], "default": "concise", "description": "full adds tags and URLs"},
     },
     "required": ["text"],
     "additionalProperties": False,
@@ -102,9 +104,9 @@ DESCRIBE_FILTERS_INPUT: Schema = {
         "collection": _COLLECTION,
         "field": {**_OPTIONAL_TEXT, "description": "One field's values; omit for all fields"},
         "match": {**_OPTIONAL_TEXT, "description": "Only values containing this"},
-        "n": {"type": ["integer", "null"], "minimum": 1, "maximum": MOST_VALUES, "default": 20},
-        "offset": {"type": ["integer", "null"], "minimum": 0, "default": 0},
-        "filters": {"type": ["object", "null"], "description": "Count only items that pass; as in clip_search"},
+        "n": {"type": "integer", "minimum": 1, "maximum": MOST_VALUES, "default": 20},
+        "offset": {"type": "integer", "minimum": 0, "default": 0},
+        "filters": {"type": "object", "description": "Count only items that pass; as in clip_search"},
     },
     "additionalProperties": False,
 }

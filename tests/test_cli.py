@@ -1,0 +1,137 @@
+"""The command line, as a person uses it: answers, exit statuses, and never a traceback."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mcp_server.cli import main
+from mcp_server.config import demo_folder
+from mcp_server.doctor import examine
+from tests.engine.toys import videos, write_collection
+
+MODEL = f"local-dir:{demo_folder() / 'model'}"
+
+
+def run(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> tuple[int, str, str]:
+    status = main(arguments)
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.out + captured.err
+    return status, captured.out, captured.err
+
+
+def test_search_prints_hits_with_score_id_and_title(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, ["search", "a yellow banana", "-n", "3", "--filters", '{"color": "yellow"}'])
+    assert status == 0
+    assert "banana" in out
+    assert "filters: color is yellow" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["search", "cat", "-n", "0"], "1 to 100"),
+        (["search", " "], "blank"),
+        (["search", "cat", "--filters", '{"colour": "red"}'], "color"),
+        (["search", "cat", "--filters", "{"], "filters"),
+        (["filters", "colr"], "color"),
+        (["search", "cat", "--collection", "demos"], "demo"),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence_and_status_1(capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:
+    status, _, err = run(capsys, arguments)
+    assert status == 1
+    assert words in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_missing_configuration_is_status_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, _, err = run(capsys, ["search", "cat", "--config", str(tmp_path / "none.ini")])
+    assert status == 2
+    assert "none.ini" in err
+
+
+def test_doctor_finds_the_demo_in_good_health(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, ["doctor"])
+    assert status == 0
+    assert "Everything fits." in out
+    assert "PROBLEM" not in out
+
+
+def collection(folder: Path, model: str = MODEL, **keys: str) -> Path:
+    """Write a small collection and its configuration, with `keys` changed."""
+    folder.mkdir(exist_ok=True)
+    write_collection(folder, videos(3, 3, 2), {"Year": "numerical_int"})
+    values = {"IndexType": "zarr", "EmbeddingsFile": "embeddings.zarr.zip", "DatabaseFile": "collection.db", "Model": model, **keys}
+    file = folder / "config.ini"
+    file.write_text("[small]\n" + "".join(f"{key} = {value}\n" for key, value in values.items()), encoding="utf-8")
+    return file
+
+
+def problems(capsys: pytest.CaptureFixture[str], config: Path) -> str:
+    status, out, _ = run(capsys, ["doctor", "--config", str(config)])
+    assert status == 1
+    return "\n".join(line for line in out.splitlines() if line.startswith("PROBLEM"))
+
+
+def test_doctor_holds_width_of_embeddings_and_model_against_each_other(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    found = problems(capsys, collection(tmp_path))
+    assert "8 wide" in found
+    assert "192 wide" in found
+
+
+def test_doctor_names_missing_files_a_damaged_archive_a_wrong_database_and_a_missing_model(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert "EmbeddingsFile does not exist" in problems(capsys, collection(tmp_path / "a", EmbeddingsFile="gone.zip"))
+    damaged = collection(tmp_path / "b")
+    damaged.with_name("embeddings.zarr.zip").write_bytes(b"not a zip at all")
+    assert "embeddings.zarr.zip" in problems(capsys, damaged)
+    wrong = collection(tmp_path / "c")
+    wrong.with_name("collection.db").write_bytes(b"just text" * 200)
+    assert "collection.db" in problems(capsys, wrong)
+    assert "open_clip_config.json" in problems(capsys, collection(tmp_path / "d", model="local-dir:./nothing"))
+
+
+def test_doctor_reports_what_the_catalog_says_twice(tmp_path: Path) -> None:
+    from mcp_server.config import load_settings
+
+    config = collection(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "collection.db")) as db, db:
+        (tagset,) = db.execute("SELECT id FROM tagsets WHERE name = 'CLIP Index ID'").fetchone()
+        (media, tag) = db.execute(
+            "SELECT media_id, tag_id FROM taggings JOIN tags ON tags.id = tag_id WHERE tagset_id = ? LIMIT 1", (tagset,)
+        ).fetchone()
+        (other,) = db.execute("SELECT MAX(id) FROM medias").fetchone()
+        assert media != other
+        db.execute("INSERT INTO taggings VALUES (?, ?)", (other, tag))
+    notes = [finding.text for finding in examine(load_settings(config)) if finding.level == "note"]
+    assert any("row" in note for note in notes)
+
+
+def test_ingest_makes_a_folder_searchable_with_one_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name, color in (("red", (220, 20, 20)), ("green", (20, 160, 40)), ("blue", (20, 40, 220))):
+        Image.new("RGB", (80, 60), color).save(pictures / f"{name}.png")
+    (pictures / "broken.jpg").write_bytes(b"no picture")
+    rows = [{"file": f"{name}.png", "shade": name, "year": 2020 + place} for place, name in enumerate(("red", "green", "blue"))]
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    config = tmp_path / "data" / "config.ini"
+    command = ["ingest", str(pictures), "--metadata", str(tmp_path / "rows.jsonl"), "--name", "mine", "--model", MODEL]
+    status, out, _ = run(capsys, [*command, "--config", str(config)])
+    assert status == 0
+    assert "3 pictures in collection mine" in out
+    assert "not read: broken.jpg" in out
+    status, out, _ = run(capsys, ["search", "green", "--config", str(config), "--filters", '{"year": {"gte": 2021}}', "--json"])
+    assert status == 0
+    assert {hit["uri"] for hit in json.loads(out)["hits"]} == {"green.png", "blue.png"}
+    status, _, err = run(capsys, [*command, "--config", str(config)])
+    assert status == 2
+    assert "--replace" in err
