@@ -13,7 +13,7 @@ from mcp_server.encoders.models import model_width
 from mcp_server.engine.collection import Collection, Media
 from mcp_server.engine.search import SearchEngine
 from mcp_server.engine.shelf import Shelf
-from mcp_server.errors import CollectionError, IndexMismatchError
+from mcp_server.errors import CollectionError, ConfigError, IndexMismatchError
 from mcp_server.indexes.base import Index
 from mcp_server.stores.audit import AuditLog
 from mcp_server.stores.catalog import Catalog
@@ -42,7 +42,11 @@ def open_engine(settings: Settings, sessions_file: Path | None = None) -> Search
 def background_encoder(model: str, settings: Settings) -> BackgroundText:
     """Return the text encoder of `model`; its weights load when first needed."""
     load = text_loader(model, settings.model_device, settings.cache_folder)
-    return BackgroundText(load, model, model_width(model, settings.cache_folder))
+    try:
+        width = model_width(model, settings.cache_folder)
+    except ConfigError:
+        width = None  # `open_collection` says so; collections of other models still work
+    return BackgroundText(load, model, width)
 
 
 def open_collection(config: CollectionConfig, settings: Settings, encoder: BackgroundText) -> Collection:
@@ -59,7 +63,10 @@ def open_collection(config: CollectionConfig, settings: Settings, encoder: Backg
                 f"[{config.name}] there is no {file}. Correct the path in {settings.config_file.name}, or set Enabled = False."
             )
     size, width = embeddings_shape(config.embeddings_file)
-    expected = model_width(config.model, settings.cache_folder)
+    try:
+        expected = model_width(config.model, settings.cache_folder)
+    except ConfigError as error:
+        raise CollectionError(f"[{config.name}] {error}") from error
     if expected is not None and width != expected:
         raise IndexMismatchError(
             f"[{config.name}] the embeddings are {width} wide, the model {config.model} is {expected} wide. "

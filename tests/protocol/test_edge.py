@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -242,3 +244,21 @@ async def test_two_calls_of_describe_filters_name_the_nearest_field(engine: Sear
     async with connected(engine, "auto") as client:
         assert '"field"' in await refusal(client, "describe_filters", name="color")
         assert "color" in await refusal(client, "describe_filters", field="colr")
+
+
+async def test_one_broken_collection_is_told_apart_and_the_others_work(demo_settings: Settings, tmp_path: Path) -> None:
+    good = demo_settings.collections[0]
+    broken = [
+        replace(good, name="no_database", database_file=tmp_path / "gone.db"),
+        replace(good, name="no_model", model=f"local-dir:{tmp_path}"),
+        replace(good, name="wrong_model", model="ViT-B-32"),
+    ]
+    settings = replace(demo_settings, collections=(good, *broken), state_folder=tmp_path)
+    async with connected(open_engine(settings), "auto") as client:
+        for config in broken:
+            assert "doctor" in await refusal(client, "clip_search", text="cat", collection=config.name)
+        assert '"demo"' in await refusal(client, "clip_search", text="cat")
+        assert (await call(client, "clip_search", text="cat", collection="demo"))["returned"] == 10
+        listed = (await call(client, "describe_filters"))["collections"]
+        assert listed["demo"] == 3_513
+        assert "doctor" in listed["no_model"]
