@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcp_server import __version__
-from mcp_server.config import DEFAULT_MODEL_NAME, LOCAL_DIR, Settings, load_settings
-from mcp_server.errors import CollectionError, ConfigError, IngestError, SearchServerError
+from mcp_server.config import DEFAULT_MODEL, LOCAL_DIR, Settings, load_settings
+from mcp_server.errors import CollectionError, ConfigError, IngestError, ModelUnavailableError, SearchServerError
 
 if TYPE_CHECKING:
     from mcp_server.engine.search import SearchEngine
@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, CollectionError, IngestError) as error:
         print(f"clip-search-mcp: {error}", file=sys.stderr)
         return 2
+    except ModelUnavailableError as error:
+        print(f"clip-search-mcp: {error.remedy}", file=sys.stderr)
+        return 1
     except SearchServerError as error:
         print(f"clip-search-mcp: {error}", file=sys.stderr)
         return 1
@@ -138,7 +141,7 @@ def ingest(options: argparse.Namespace) -> int:
             options.out or config_file.parent / name,
             config_file,
             name,
-            _model(options.model) or (known.model if known else DEFAULT_MODEL_NAME),
+            _model(options.model) or (known.model if known else DEFAULT_MODEL),
             options.device or (known.model_device if known else "auto"),
             options.metadata,
             progress,
@@ -246,7 +249,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("folder", type=Path, metavar="FOLDER", help="pictures, in any depth of folders")
     one.add_argument("--metadata", type=Path, metavar="FILE.jsonl", help='one JSON object a picture; "file" names the picture')
     one.add_argument("--name", help="the collection's name; default: the folder's")
-    one.add_argument("--model", help=f"open_clip name, hf-hub:org/repo or local-dir:PATH; default: {DEFAULT_MODEL_NAME}")
+    one.add_argument("--model", help=f"open_clip name, hf-hub:org/repo or local-dir:PATH; default: {DEFAULT_MODEL}")
     one.add_argument("--device", help="auto, cpu, cuda, cuda:N or mps; default: the configuration's ModelDevice, auto")
     one.add_argument("--originals", metavar="BASE", help="URL, folder or zip where the full pictures are; default: FOLDER")
     one.add_argument("--out", type=Path, help="where to write the collection; default: beside the configuration")

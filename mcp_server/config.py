@@ -20,7 +20,7 @@ from mcp_server.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 CONFIG_VARIABLE = "CLIP_SEARCH_CONFIG"
-DEFAULT_MODEL_NAME = "ViT-SO400M-14-SigLIP-384"
+DEFAULT_MODEL = "ViT-SO400M-14-SigLIP-384"
 RESERVED_SECTIONS = ("SERVER", "LOGGING")
 LOCAL_DIR = "local-dir:"
 
@@ -112,7 +112,7 @@ def load_settings(config: Path | None = None, root: Path | None = None) -> Setti
     return Settings(
         config_file=file,
         model_device=_device(parser["DEFAULT"].get("ModelDevice", "auto")),
-        model=_model(parser["DEFAULT"].get("Model", DEFAULT_MODEL_NAME), base),
+        model=_model(parser["DEFAULT"].get("Model", DEFAULT_MODEL), base),
         host=server.get("Host", "127.0.0.1"),
         port=_port(server.get("Port", "8000")),
         allowed_hosts=_words(server.get("AllowedHosts", "")),
@@ -180,7 +180,7 @@ def _collection(section: configparser.SectionProxy, root: Path) -> CollectionCon
         thumbnail_base=_base(section.get("ThumbnailMediaURL", ""), root),
         original_base=_base(section.get("OriginalMediaURL", ""), root),
         log_directory=_path(log_directory, root) if log_directory else None,
-        model=_model(section.get("Model", DEFAULT_MODEL_NAME), root),
+        model=_model(section.get("Model", DEFAULT_MODEL), root),
     )
 
 
@@ -202,7 +202,7 @@ def _base(value: str, root: Path) -> str:
 
 
 def _model(value: str, root: Path) -> str:
-    value = value.strip() or DEFAULT_MODEL_NAME
+    value = value.strip() or DEFAULT_MODEL
     if value.lower().startswith(LOCAL_DIR):
         return LOCAL_DIR + str(_path(value[len(LOCAL_DIR) :], root))
     return value

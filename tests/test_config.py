@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_server.config import DEFAULT_MODEL_NAME, Settings, demo_folder, load_settings
+from mcp_server.config import DEFAULT_MODEL, Settings, demo_folder, load_settings
 from mcp_server.errors import ConfigError
 
 EXQUISITOR = """
@@ -56,7 +56,7 @@ def test_a_file_written_for_exquisitor_is_read_unchanged(tmp_path: Path) -> None
     settings = settings_of(tmp_path, EXQUISITOR)
     assert settings.warnings == ()
     photos, videos = settings.collections
-    assert (photos.name, photos.index_type, photos.model) == ("photos", "zarr", DEFAULT_MODEL_NAME)
+    assert (photos.name, photos.index_type, photos.model) == ("photos", "zarr", DEFAULT_MODEL)
     assert photos.embeddings_file == tmp_path / "data/photos/embeddings.zarr.zip"
     assert photos.log_directory == tmp_path / "logs"
     assert photos.faiss_file is None

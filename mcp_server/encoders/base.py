@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from mcp_server.domain.search import EncodedText
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class TextEncoder(Protocol):

@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from mcp_server.encoders.models import FOLDER_PREFIX, CachePaths, cache_paths
+from mcp_server.config import LOCAL_DIR
+from mcp_server.encoders.models import CachePaths, cache_paths
 from mcp_server.encoders.tokens import TokenizerRecord
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def read_record(paths: CachePaths, model: str) -> TowerRecord | None:
 
 def checked_record(model: str, data_folder: Path) -> TowerRecord | None:
     """Return what `read_record` finds for `model`; None at once for a `local-dir:` model, which has no cache. Raises nothing."""
-    return None if model.startswith(FOLDER_PREFIX) else read_record(cache_paths(model, data_folder), model)
+    return None if model.startswith(LOCAL_DIR) else read_record(cache_paths(model, data_folder), model)
 
 
 def write_cache(paths: CachePaths, record: TowerRecord, save_weights: Callable[[BinaryIO], object], tokenizer: str | None) -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mcp_server.config import LOCAL_DIR
 from mcp_server.encoders import hub
-from mcp_server.encoders.models import CONFIG_FILE, FOLDER_PREFIX, HUB_PREFIX, built_in_config, folder_config, folder_of, model_cfg_in
+from mcp_server.encoders.models import CONFIG_FILE, HF_HUB, built_in_config, folder_config, folder_of, model_cfg_in
 from mcp_server.errors import ConfigError
 
 SAFE_WEIGHTS = "open_clip_model.safetensors"
@@ -31,7 +32,7 @@ class Source:
 
     @property
     def in_folder(self) -> bool:
-        return self.model.startswith(FOLDER_PREFIX)
+        return self.model.startswith(LOCAL_DIR)
 
 
 def locate(model: str, published: Callable[[str], Published]) -> Source:
@@ -41,10 +42,10 @@ def locate(model: str, published: Callable[[str], Published]) -> Source:
         ConfigError: no such model, or no weights for it.
         ModelUnavailableError: the hub does not give them.
     """
-    if model.startswith(FOLDER_PREFIX):
+    if model.startswith(LOCAL_DIR):
         return Source(model, folder_config(model), weights_in_folder(model), "")
-    if model.startswith(HUB_PREFIX):
-        repo = model.removeprefix(HUB_PREFIX)
+    if model.startswith(HF_HUB):
+        repo = model.removeprefix(HF_HUB)
         config = model_cfg_in(hub.fetch(repo, [CONFIG_FILE], model), model)
         return Source(model, config, hub.fetch(repo, [SAFE_WEIGHTS, PLAIN_WEIGHTS], model), "")
     config = built_in_config(model)

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from mcp_server.config import DEFAULT_MODEL, LOCAL_DIR
 from mcp_server.errors import ConfigError
 
-DEFAULT_MODEL = "ViT-SO400M-14-SigLIP-384"
-HUB_PREFIX = "hf-hub:"
-FOLDER_PREFIX = "local-dir:"
+HF_HUB = "hf-hub:"
 CONFIG_FILE = "open_clip_config.json"
 
 
@@ -59,9 +58,9 @@ def model_width(model: str, data_folder: Path) -> int | None:
     Raises:
         ConfigError: no such model or folder, or its configuration cannot be read.
     """
-    if model.startswith(HUB_PREFIX):
+    if model.startswith(HF_HUB):
         return _cached_width(model, data_folder)
-    config = folder_config(model) if model.startswith(FOLDER_PREFIX) else built_in_config(model)
+    config = folder_config(model) if model.startswith(LOCAL_DIR) else built_in_config(model)
     return _embed_dim(config, model)
 
 
@@ -71,7 +70,7 @@ def folder_of(model: str) -> Path:
     Raises:
         ConfigError: it does not exist, or holds no `open_clip_config.json`.
     """
-    folder = Path(model.removeprefix(FOLDER_PREFIX))
+    folder = Path(model.removeprefix(LOCAL_DIR))
     if not (folder / CONFIG_FILE).is_file():
         raise ConfigError(
             f"Model = {model}: there is no {CONFIG_FILE} in that folder. It must hold {CONFIG_FILE} and open_clip_model.safetensors "

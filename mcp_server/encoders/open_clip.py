@@ -20,11 +20,11 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import nn
 
+from mcp_server.config import LOCAL_DIR
 from mcp_server.domain.search import EncodedText
 from mcp_server.encoders import failures
 from mcp_server.encoders.cache import TowerRecord
 from mcp_server.encoders.checkpoints import locate
-from mcp_server.encoders.models import FOLDER_PREFIX
 from mcp_server.encoders.tokens import Tokens
 from mcp_server.encoders.towers import TextTower, create_whole, published, tower_from_cache_or_hub, tower_from_folder
 from mcp_server.errors import ConfigError, EncoderError
@@ -145,7 +145,7 @@ def load_text_encoder(model: str, device: str, data_folder: Path, checked: Tower
     """
     place = pick_device(device)
     try:
-        tower = tower_from_folder(model) if model.startswith(FOLDER_PREFIX) else tower_from_cache_or_hub(model, data_folder, checked)
+        tower = tower_from_folder(model) if model.startswith(LOCAL_DIR) else tower_from_cache_or_hub(model, data_folder, checked)
         encoder = OpenClipText(tower, place)
     except _LOAD_FAILURES as error:
         raise failures.not_loaded(model, error) from error

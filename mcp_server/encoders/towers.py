@@ -19,7 +19,7 @@ from torch import nn
 from mcp_server.encoders import checkpoints, failures
 from mcp_server.encoders.cache import TowerRecord, making, read_record, write_cache
 from mcp_server.encoders.checkpoints import Source
-from mcp_server.encoders.models import HUB_PREFIX, CachePaths, built_in_config, cache_paths
+from mcp_server.encoders.models import HF_HUB, CachePaths, built_in_config, cache_paths
 from mcp_server.encoders.tokens import LibraryTokenizer, SavedTokenizer, Tokenize, TokenizerRecord, check_vocabulary, saved_form
 from mcp_server.errors import ModelUnavailableError
 
@@ -96,7 +96,7 @@ def tower_from_cache_or_hub(model: str, data_folder: Path, checked: TowerRecord 
     cached = _from_cache(paths, checked or read_record(paths, model))
     if cached is not None:
         return cached
-    if not model.startswith(HUB_PREFIX):
+    if not model.startswith(HF_HUB):
         built_in_config(model)  # an unknown name is found before a lock is taken
     with making(paths) as may_write:
         cached = _from_cache(paths, read_record(paths, model)) if may_write else None  # another process may have made it meanwhile
@@ -119,7 +119,7 @@ def _made(model: str, paths: CachePaths, keep: bool) -> TextTower:
         return tower
     record = TowerRecord(
         model=model,
-        source=source.tag or model.removeprefix(HUB_PREFIX),
+        source=source.tag or model.removeprefix(HF_HUB),
         embed_dim=tower.width,
         context_length=tokenizer.record.context_length,
         quick_gelu=bool(source.config.get("quick_gelu")),

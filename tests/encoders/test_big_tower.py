@@ -16,8 +16,9 @@ import torch
 from open_clip.tokenizer import HFTokenizer
 from safetensors.torch import load_file, save_file
 
+from mcp_server.config import DEFAULT_MODEL
 from mcp_server.encoders.cache import read_record
-from mcp_server.encoders.models import DEFAULT_MODEL, built_in_config, cache_paths, model_width
+from mcp_server.encoders.models import built_in_config, cache_paths, model_width
 from tests.encoders.conftest import TEXTS, Process
 from tests.encoders.standin_hub import running
 from tests.encoders.tiny_models import write_t5_tokenizer

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcp_server.config import DEFAULT_MODEL
 from mcp_server.encoders.checkpoints import choose_published, text_tensors
-from mcp_server.encoders.models import DEFAULT_MODEL, cache_paths, model_width
+from mcp_server.encoders.models import cache_paths, model_width
 from mcp_server.errors import ConfigError
 from tests.encoders.conftest import ROOT
 
