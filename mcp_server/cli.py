@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 QUIET = ("faiss", "httpx", "httpx2", "huggingface_hub", "mcp", "open_clip", "PIL", "urllib3", "uvicorn.access")
 """Other packages' loggers, kept to warnings so that one line a search stays readable."""
 
+SWITCH_SECONDS = 0.0005
+"""How long a thread may keep the interpreter from others; Python's 5 ms would make calls crawl while the model's packages are imported."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
@@ -50,6 +53,7 @@ def serve(options: argparse.Namespace) -> int:
     from mcp_server.engine.opening import open_engine
     from mcp_server.server import build_server
 
+    sys.setswitchinterval(SWITCH_SECONDS)
     engine = open_engine(settings)
     server = build_server(engine, log_level=settings.log_level)
     if options.http:
