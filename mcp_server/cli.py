@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_server import __version__
 from mcp_server.config import DEFAULT_MODEL, LOCAL_DIR, Settings, load_settings
-from mcp_server.errors import CollectionError, ConfigError, IngestError, ModelUnavailableError, SearchServerError
+from mcp_server.errors import CallerError, CollectionError, ConfigError, IngestError, ModelUnavailableError, SearchServerError
 
 if TYPE_CHECKING:
     from mcp_server.engine.search import SearchEngine
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
-    except (ConfigError, CollectionError, IngestError) as error:
+    except (CallerError, CollectionError, ConfigError, IngestError) as error:
         print(f"clip-search-mcp: {error}", file=sys.stderr)
         return 2
     except ModelUnavailableError as error:
@@ -130,7 +131,9 @@ def ingest(options: argparse.Namespace) -> int:
 
     from mcp_server.ingest.run import ingest_folder
 
-    name = options.name or options.folder.absolute().name
+    if not options.folder.is_dir():
+        raise IngestError(f"There is no folder {options.folder}. Give the folder that holds the pictures.")
+    name = options.name or re.sub(r"[^A-Za-z0-9_-]+", "-", options.folder.absolute().name).strip("-")
     config_file = options.config or (options.out / "config.ini" if options.out else Path("data/config.ini"))
     known = load_settings(config_file, options.root) if config_file.is_file() else None
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s", force=True)

@@ -82,6 +82,8 @@ class Settings:
     token: str | None
     log_level: str
     collections: tuple[CollectionConfig, ...]
+    refused: tuple[tuple[str, str], ...]
+    """Collections whose section cannot be used: name, and what to change. The others are served."""
     state_folder: Path
     cache_folder: Path
     warnings: tuple[str, ...] = ()
@@ -93,7 +95,8 @@ def load_settings(config: Path | None = None, root: Path | None = None) -> Setti
     The file is `config`, else the one named by $CLIP_SEARCH_CONFIG, else ./data/config.ini if it is there, else the bundled demo's.
 
     Raises:
-        ConfigError: the file is missing or cannot be used; the message says what to change.
+        ConfigError: the file is missing or cannot be used; the message says what to change. What is wrong with one collection's section
+            only is in `Settings.refused`.
     """
     named = config or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
     file = named or next((path for path in (Path("data/config.ini"), demo_folder() / "config.ini") if path.is_file()), None)
@@ -107,7 +110,14 @@ def load_settings(config: Path | None = None, root: Path | None = None) -> Setti
     warnings = tuple(_unknown_keys(parser))
     server = parser["SERVER"] if parser.has_section("SERVER") else parser["DEFAULT"]
     names = [name for name in parser.sections() if name not in RESERVED_SECTIONS]
-    collections = tuple(_collection(parser[name], base) for name in names if _flag(parser[name], "Enabled", default=True))
+    collections: list[CollectionConfig] = []
+    refused: list[tuple[str, str]] = []
+    for name in names:
+        try:
+            if _flag(parser[name], "Enabled", default=True):
+                collections.append(_collection(parser[name], base))
+        except ConfigError as error:
+            refused.append((name, str(error)))
     state, cache = _data_folders(file)
     return Settings(
         config_file=file,
@@ -119,7 +129,8 @@ def load_settings(config: Path | None = None, root: Path | None = None) -> Setti
         allowed_origins=_words(server.get("AllowedOrigins", "")),
         token=server.get("Token", "") or None,
         log_level=_level(parser.get("LOGGING", "Level", fallback="INFO")),
-        collections=collections,
+        collections=tuple(collections),
+        refused=tuple(refused),
         state_folder=state,
         cache_folder=cache,
         warnings=warnings,

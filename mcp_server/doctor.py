@@ -35,7 +35,9 @@ def examine(settings: Settings) -> Iterator[Finding]:
     """Yield findings in the order a person would look: configuration, models, then each collection."""
     for warning in settings.warnings:
         yield Finding("note", "configuration", warning)
-    if not settings.collections:
+    for name, reason in settings.refused:
+        yield Finding("PROBLEM", name, reason)
+    if not settings.collections and not settings.refused:
         yield Finding("PROBLEM", "configuration", "No collection is enabled. Set Enabled = True in one, or ingest a folder.")
     for model in dict.fromkeys(config.model for config in settings.collections):
         yield from _model(model, settings)
@@ -66,13 +68,17 @@ def _model(model: str, settings: Settings) -> Iterator[Finding]:
 
 def _collection(config: CollectionConfig, settings: Settings) -> Iterator[Finding]:
     missing = [
-        Finding("PROBLEM", config.name, f"{key} does not exist: {file}. Correct the path, or set Enabled = False.")
+        Finding(
+            "PROBLEM",
+            config.name,
+            f"{key} {'is a folder' if file.is_dir() else 'does not exist'}: {file}. Correct it, or set Enabled = False.",
+        )
         for key, file in (
             ("DatabaseFile", config.database_file),
             ("EmbeddingsFile", config.embeddings_file),
             ("CLIPIndexFile", config.faiss_file),
         )
-        if file is not None and not file.exists()
+        if file is not None and not (file.exists() if key == "EmbeddingsFile" else file.is_file())
     ]
     yield from missing
     if missing:
@@ -103,7 +109,7 @@ def _contents(config: CollectionConfig, settings: Settings) -> Iterator[Finding]
             config.name,
             f"the embeddings are {width} wide, the model {config.model} is {expected} wide. Set Model to the one that made them.",
         )
-    with closing(Catalog.open(config.database_file, size)) as catalog:
+    with closing(Catalog.open(config.database_file, size, embeddings.unusable)) as catalog:
         yield Finding("ok", config.name, f"catalog: {catalog.indexed:,} indexed items, {catalog.schema}")
         for finding in catalog.findings:
             yield Finding("note", config.name, finding)

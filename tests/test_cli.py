@@ -44,9 +44,9 @@ def test_search_prints_hits_with_score_id_and_title(capsys: pytest.CaptureFixtur
         (["search", "cat", "--collection", "demos"], "demo"),
     ],
 )
-def test_a_wrong_argument_is_one_sentence_and_status_1(capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:
+def test_a_wrong_argument_is_one_sentence_and_status_2(capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:
     status, _, err = run(capsys, arguments)
-    assert status == 1
+    assert status == 2
     assert words in err
     assert len(err.strip().splitlines()) == 1
 

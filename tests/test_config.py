@@ -91,10 +91,6 @@ def test_keys_ignore_letter_case_and_a_misspelt_one_is_warned_about_by_name(tmp_
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[x]\nIndexType = annoy\nEmbeddingsFile = e\nDatabaseFile = d\n", "zarr or faiss"),
-        ("[x]\nIndexType = faiss\nEmbeddingsFile = e\nDatabaseFile = d\n", "CLIPIndexFile"),
-        ("[x]\nDatabaseFile = d\n", "EmbeddingsFile"),
-        ("[x]\nEnabled = perhaps\nEmbeddingsFile = e\nDatabaseFile = d\n", "True or False"),
         ("[DEFAULT]\nModelDevice = gpu\n", "cuda:N"),
         ("[SERVER]\nPort = eighty\n", "Port"),
         ("[LOGGING]\nLevel = loud\n", "DEBUG"),
@@ -105,6 +101,23 @@ def test_keys_ignore_letter_case_and_a_misspelt_one_is_warned_about_by_name(tmp_
 def test_what_cannot_be_used_is_refused_with_what_can(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         settings_of(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ("IndexType = annoy\nEmbeddingsFile = e\nDatabaseFile = d\n", "zarr or faiss"),
+        ("IndexType = faiss\nEmbeddingsFile = e\nDatabaseFile = d\n", "CLIPIndexFile"),
+        ("DatabaseFile = d\n", "EmbeddingsFile"),
+        ("Enabled = perhaps\nEmbeddingsFile = e\nDatabaseFile = d\n", "True or False"),
+    ],
+)
+def test_one_section_that_cannot_be_used_leaves_the_others_served(tmp_path: Path, section: str, words: str) -> None:
+    settings = settings_of(tmp_path, f"[bad]\n{section}[good]\nEmbeddingsFile = e\nDatabaseFile = d\n")
+    assert [collection.name for collection in settings.collections] == ["good"]
+    ((name, reason),) = settings.refused
+    assert name == "bad"
+    assert words in reason
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:

@@ -62,7 +62,9 @@ class Budget:
 
 
 def quoted(text: object) -> str:
-    """Return a caller's word in double quotes, cut to 40 characters."""
+    """Return a caller's word in double quotes, cut to 40 characters; JSON's null, true and false as JSON writes them."""
+    if text is None or isinstance(text, bool):
+        return "null" if text is None else str(text).lower()
     return f'"{clipped(text)}"'
 
 

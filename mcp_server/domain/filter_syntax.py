@@ -13,7 +13,7 @@ import json
 from typing import cast
 
 from mcp_server.domain.exquisitor_syntax import is_tree, parse_tree
-from mcp_server.domain.filter_conditions import parse_condition
+from mcp_server.domain.filter_conditions import CONDITION_KEYS, parse_condition
 from mcp_server.domain.filter_limits import MAX_TEXT, Budget, check_depth, quoted, refuse_deep_text, refuse_deep_value
 from mcp_server.domain.filters import And, Filter, Not, Or
 from mcp_server.errors import FilterError
@@ -50,7 +50,7 @@ def parse_filter(raw: object) -> Filter | None:
     return None if found == And(()) and not _says_something(cast("dict[object, object]", value)) else found
 
 
-def _decoded(raw: object, what: str = "filters") -> object:
+def _decoded(raw: object) -> object:
     """Undo JSON text, at most twice: some clients encode objects as text, and some of those encode them again."""
     value = raw
     for _ in range(2):
@@ -63,7 +63,7 @@ def _decoded(raw: object, what: str = "filters") -> object:
         try:
             value = cast("object", json.loads(text, object_pairs_hook=_object_once, parse_constant=_refuse_constant))
         except (ValueError, RecursionError) as error:
-            raise FilterError(f"{what} is not valid JSON: {quoted(text)}. Write an object such as {_EXAMPLE}.") from error
+            raise FilterError(f"filters is not valid JSON: {quoted(text)}. Write an object such as {_EXAMPLE}.") from error
     return value
 
 
@@ -104,7 +104,7 @@ def _parse_object(raw: dict[object, object], budget: Budget, depth: int) -> Filt
 def _parse_group(word: str, raw: object, budget: Budget, depth: int) -> list[Filter]:
     """Return no filter for null and for `"not": {}`, else the one filter the group stands for."""
     check_depth(depth)
-    value = _decoded(raw, f'"{word}"') if isinstance(raw, str) else raw
+    value = _decoded(raw) if isinstance(raw, str) and raw.strip()[:1] in ("{", "[", "") else raw
     if value is None:
         return []
     refuse_deep_value(value)
@@ -148,7 +148,13 @@ def _refuse_foreign(word: str, value: object) -> None:
 
 
 def _refuse_triple(raw: dict[object, object]) -> None:
-    """Refuse `{"field": ..., "op": ..., "value": ...}`, which would otherwise be read as three fields."""
+    """Refuse `{"field": ..., "op": ..., "value": ...}` and the like, which would otherwise be read as several fields."""
+    extra = next((key for key in raw if isinstance(key, str) and key.casefold() in CONDITION_KEYS), None)
+    named = raw.get("field")
+    if isinstance(named, str) and "is" not in raw and (extra is not None or named.strip().casefold() in ("any", "all", "not")):
+        name = quoted(str(raw["field"])[:40])
+        inner = f'{{"{extra}": ...}}' if extra is not None else "..."
+        raise FilterError(f'With "field", what it must be goes under "is": {{"field": {name}, "is": {inner}}}.')
     if "field" in raw and ("value" in raw or "values" in raw) and _TRIPLE_KEYS.issuperset(cast("dict[str, object]", raw)):
         name = str(raw["field"])[:40]
         raise FilterError(

@@ -103,9 +103,10 @@ class SearchOutcome:
     matching: int
     """Items that pass the filters."""
     unseen_left: int
-    """Of those, how many further calls in this session can still return."""
+    """Of those, how many this session has neither shown (for `repeats` "query": by this query) nor been told to exclude."""
     hidden: HiddenCounts
     filter_sentence: str
+    repeats: Repeats = "skip"
     approximation: str | None = None
     short_reason: str | None = None
     warnings: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""One collection, open: catalog and filters at once, vectors when the first search needs them."""
+"""One collection, open: catalog, filters and vectors at once, the index over them when the first search needs it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from mcp_server.encoders.loading import BackgroundText
 from mcp_server.indexes.base import Index
@@ -49,7 +46,6 @@ class Collection:
         self.audit = audit
         self._load_index = load_index
         self._index: Index | None = None
-        self._searchable: NDArray[np.bool_] | None = None
         self._lock = threading.Lock()
 
     @property
@@ -62,16 +58,8 @@ class Collection:
         with self._lock:
             if self._index is None:
                 self._index = self._load_index()
-                self._searchable = self.catalog.mapped & ~self._index.unusable
                 logger.info("collection.ready name=%s items=%d width=%d", self.name, self.catalog.indexed, self._index.width)
             return self._index
-
-    @property
-    def searchable(self) -> NDArray[np.bool_]:
-        """(N,) bool: rows that a medium claims and whose vector is usable. Loads the index."""
-        _ = self.index
-        assert self._searchable is not None
-        return self._searchable
 
     def close(self) -> None:
         """Close the catalog."""

@@ -14,7 +14,6 @@ from mcp_server.engine.collection import Collection, Media
 from mcp_server.engine.search import SearchEngine
 from mcp_server.engine.shelf import Shelf
 from mcp_server.errors import CollectionError, ConfigError, IndexMismatchError
-from mcp_server.indexes.base import Index
 from mcp_server.stores.audit import AuditLog
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.filter_index import FilterIndex
@@ -36,6 +35,7 @@ def open_engine(settings: Settings, sessions_file: Path | None = None) -> Search
     openers: dict[str, Callable[[], Collection]] = {
         config.name: partial(open_collection, config, settings, encoders[config.model]) for config in settings.collections
     }
+    openers |= {name: partial(_refuse, reason) for name, reason in settings.refused}
     return SearchEngine(Shelf(openers), Sessions(sessions_file or settings.state_folder / SESSIONS_FILE))
 
 
@@ -50,19 +50,20 @@ def background_encoder(model: str, settings: Settings) -> BackgroundText:
 
 
 def open_collection(config: CollectionConfig, settings: Settings, encoder: BackgroundText) -> Collection:
-    """Open the catalog of `config` and check it against embeddings and model; vectors are read on first use.
+    """Open the catalog and the embeddings of `config` and check them against the model; a FAISS index is read on first use.
 
     Raises:
         CollectionError: a file is missing or damaged, or they do not fit each other.
     """
-    from mcp_server.indexes.embeddings import embeddings_shape
+    from mcp_server.indexes.embeddings import embeddings_shape, load_embeddings
+    from mcp_server.indexes.opening import open_index
 
     for file in (config.database_file, config.embeddings_file, config.faiss_file):
         if file is not None and not file.exists():
             raise CollectionError(
                 f"[{config.name}] there is no {file}. Correct the path in {settings.config_file.name}, or set Enabled = False."
             )
-    size, width = embeddings_shape(config.embeddings_file)
+    _, width = embeddings_shape(config.embeddings_file)
     try:
         expected = model_width(config.model, settings.cache_folder)
     except ConfigError as error:
@@ -72,25 +73,23 @@ def open_collection(config: CollectionConfig, settings: Settings, encoder: Backg
             f"[{config.name}] the embeddings are {width} wide, the model {config.model} is {expected} wide. "
             "Set Model to the model that made the embeddings."
         )
-    catalog = Catalog.open(config.database_file, size)
+    embeddings = load_embeddings(config.embeddings_file)
+    catalog = Catalog.open(config.database_file, embeddings.size, embeddings.unusable)
     for finding in catalog.findings:
         logger.warning("collection.finding name=%s %s", config.name, finding)
     return Collection(
         config.name,
         catalog=catalog,
         filters=FilterIndex(catalog),
-        load_index=partial(_load_index, config, catalog),
+        load_index=partial(open_index, config.index_type, embeddings, config.faiss_file, catalog.media_of_row),
         encoder=encoder,
         media=Media(_url(config.thumbnail_base), _url(config.original_base)),
         audit=AuditLog(config.log_directory, config.name) if config.log_directory else None,
     )
 
 
-def _load_index(config: CollectionConfig, catalog: Catalog) -> Index:
-    from mcp_server.indexes.embeddings import load_embeddings
-    from mcp_server.indexes.opening import open_index
-
-    return open_index(config.index_type, load_embeddings(config.embeddings_file), config.faiss_file, catalog.media_of_row)
+def _refuse(reason: str) -> Collection:
+    raise CollectionError(reason)
 
 
 def _url(base: str) -> str:

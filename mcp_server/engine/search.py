@@ -53,7 +53,7 @@ class SearchEngine:
         with self._turns.of(request.session):
             while True:
                 seen = self._seen(collection, request, query)
-                skip = build_skip_set(collection.searchable, selection.mask, seen.rows, excluded.rows)
+                skip = build_skip_set(collection.catalog.mapped, selection.mask, seen.rows, excluded.rows)
                 clock.lap("skip")
                 found = _nearest(collection, request, skip, clock, waiting)
                 items = collection.catalog.items_at(found.near.rows, request.detail)
@@ -67,9 +67,10 @@ class SearchEngine:
             collection=collection.name,
             hits=hits,
             matching=skip.matching,
-            unseen_left=skip.allowed - len(hits),
+            unseen_left=self._unseen(collection, request, skip, found.near.rows),
             hidden=HiddenCounts(skip.seen, skip.excluded, skip.filtered, found.best_hidden),
             filter_sentence=selection.sentence,
+            repeats=request.repeats,
             approximation=found.near.approximation,
             short_reason=_short_reason(request, skip, len(hits)),
             warnings=tuple(_warnings(collection, request, skip, found.text, seen, excluded)),
@@ -88,6 +89,14 @@ class SearchEngine:
             return _Rows(given.rows, given.unknown)
         shown = self._sessions.shown(request.session, collection.name, query if request.repeats == "query" else None)
         return _Rows(np.concatenate([given.rows, collection.catalog.rows_of(shown).rows]), given.unknown)
+
+    def _unseen(self, collection: Collection, request: SearchRequest, skip: SkipSet, shown_now: NDArray[np.int64]) -> int:
+        """Count the matches not yet shown; with `repeats` "allow", what was shown before is no part of the skip set."""
+        left = ~skip.mask
+        left[shown_now] = False
+        if request.session is not None and request.repeats == "allow":
+            left[collection.catalog.rows_of(self._sessions.shown(request.session, collection.name)).rows] = False
+        return int(np.count_nonzero(left))
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Shelf:
                 return
             try:
                 collection = self.collection(name)
-                collection.encoder.start()
+                collection.encoder.start()  # only now: a model that does not fit the collection need not be fetched
                 _ = collection.index
             except CollectionError as error:
                 logger.error("collection.unavailable name=%s reason=%s", name, error)

@@ -38,7 +38,7 @@ def build_skip_set(
     """Return the skip set of one search.
 
     Args:
-        searchable: (N,) bool, rows that a medium claims and whose vector is usable.
+        searchable: (N,) bool, rows that a medium claims and that are usable.
         passing: (N,) bool, rows that pass the filter; all True without one.
         seen_rows: rows shown before, any order, repeats allowed.
         excluded_rows: rows the caller excluded, one by one or by group.

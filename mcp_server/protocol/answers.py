@@ -121,9 +121,13 @@ def _short(text: str, most: int) -> str:
 
 
 def _next(outcome: SearchOutcome) -> str:
+    hidden = outcome.hidden
     if outcome.unseen_left:
         more = min(outcome.unseen_left, max(len(outcome.hits), 1))
-        return f"Call again with this session for the next {more}."
+        how = 'this session and repeats "skip"' if outcome.repeats == "allow" else "this session"
+        return f"Call again with {how} for the next {more}."
+    if hidden.excluded and not hidden.seen and not outcome.hits:
+        return "Every match is in excluded or excluded_groups; leave some of them out."
     if outcome.short_reason and outcome.short_reason.startswith("filters_match_only"):
         return "Loosen the filters for more; describe_filters counts values."
-    return "Nothing is left in this session. Change text or filters, use repeats, or omit session to start anew."
+    return 'Nothing is left in this session. Change text or filters, use repeats "allow" to see it again, or omit session to start anew.'

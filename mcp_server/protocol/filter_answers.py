@@ -13,8 +13,6 @@ from mcp_server.stores.facets import TOP_VALUES, FieldPage, FieldSummary, Overvi
 OVERVIEW_TOKENS = 600
 LEAST_FIELDS = 20
 """An overview of this many fields stays under OVERVIEW_TOKENS; one of many more fields may be longer in proportion."""
-ENVELOPE = 120
-"""Characters kept free for what stands around the fields."""
 FEW_VALUES = 200
 MOST_VALUE = 16
 MOST_PAGE_VALUE = 120
@@ -39,7 +37,7 @@ def filter_answer(shelf: Shelf, question: FilterQuestion) -> Answer:
     if question.field is not None:
         page = field_page(collection.filters, question.field, question.match, question.n, question.offset, mask)
         return Answer(body | _page(page, question))
-    return Answer(body | _overview(collection, overview(collection.filters, mask)))
+    return Answer(body | _overview(collection, overview(collection.filters, mask), len(compact(body))))
 
 
 def _collections(shelf: Shelf) -> Answer:
@@ -54,15 +52,15 @@ def _collections(shelf: Shelf) -> Answer:
     return Answer({"collections": items, "next": "Call again with one of these as collection to see its fields."})
 
 
-def _overview(collection: Collection, found: Overview) -> Json:
+def _overview(collection: Collection, found: Overview, used: int) -> Json:
     """Return every field, with as many of its commonest values as fit.
 
     Room goes first to fields that many items share a value of, since those are what one filters on: one value each, then a second, up to
-    five; what is left goes to the others.
+    five; what is left goes to the others. `used` characters are taken already.
     """
     lines = [_summary(field, found.total) for field in found.fields]
     body: Json = {"fields": lines, "example": example_filter(collection.filters)}
-    room = int(OVERVIEW_TOKENS / LEAST_FIELDS * max(LEAST_FIELDS, len(lines) - 4) * CHARACTERS_PER_TOKEN) - len(compact(body)) - ENVELOPE
+    room = int(OVERVIEW_TOKENS / LEAST_FIELDS * max(LEAST_FIELDS, len(lines) - 4) * CHARACTERS_PER_TOKEN) - len(compact(body)) - used
     named = [(line, _worth_naming(field), field.distinct) for line, field in zip(lines, found.fields, strict=True)]
     for few in (True, False):
         for place in range(TOP_VALUES):

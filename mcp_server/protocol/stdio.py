@@ -150,7 +150,8 @@ def _is_message(text: str) -> bool:
 
 
 def _bounded(digits: str) -> int:
-    return int(digits[:18])
+    """Cut an integer to what the parser takes; it stays far larger than any argument may be."""
+    return int(digits[:1_000])
 
 
 def _error(number: str | int | None, code: int, message: str) -> JSONRPCError:

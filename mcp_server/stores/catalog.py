@@ -30,7 +30,7 @@ class Catalog:
         schema: short text of the layout found.
         media_of_row: (N,) int64, read-only; the media id at each row, -1 where no medium claims it.
         group_of_row: (N,) int64, read-only; the group id of that medium, -1 where it has none.
-        mapped: (N,) bool, read-only; True where a medium claims the row.
+        mapped: (N,) bool, read-only; True where a medium claims the row and the row is usable.
         indexed: how many rows are mapped.
         findings: sentences for `doctor`; none of them stops the collection from working.
         fields: what can be filtered by.
@@ -56,8 +56,10 @@ class Catalog:
         self._items = ItemReader(database, layout, rows, self.fields)
 
     @classmethod
-    def open(cls, path: Path, size: int) -> Catalog:
+    def open(cls, path: Path, size: int, unusable: NDArray[np.bool_] | None = None) -> Catalog:
         """Open the catalog of a collection whose embeddings have `size` rows.
+
+        A medium at a row where `unusable`, (size,) bool, is True cannot be searched for, so it counts as not indexed everywhere.
 
         Raises:
             CatalogError: the file is missing, is no SQLite database, lacks a table or column without which nothing works, or has no
@@ -66,7 +68,7 @@ class Catalog:
         database = Database(path)
         try:
             layout = read_schema(database)
-            mapping = read_mapping(database, layout, size)
+            mapping = read_mapping(database, layout, size, unusable)
         except BaseException:
             database.close()
             raise

@@ -43,7 +43,7 @@ class Database:
             CatalogError: there is no such file.
         """
         if not path.is_file():
-            raise CatalogError(f"The catalog {path} does not exist. Check DatabaseFile in the configuration.")
+            raise CatalogError(f"There is no catalog file {path}. Check DatabaseFile in the configuration.")
         self.path = path.resolve()
         self._lock = Lock()
         self._idle: list[tuple[sqlite3.Connection, tuple[int, ...] | None]] = []
@@ -117,7 +117,9 @@ class Database:
             snapshot = self._snapshot()
             return self._connect(immutable=snapshot is not None), snapshot
         except (OSError, sqlite3.Error) as error:
-            raise CatalogError(f"The catalog {self.path} cannot be opened: {error}.") from error
+            raise CatalogError(
+                f"The catalog {self.path} cannot be opened: {error}. DatabaseFile takes a SQLite file in the M3 schema."
+            ) from error
 
     def _give_back(self, connection: sqlite3.Connection, snapshot: tuple[int, ...] | None) -> bool:
         """Return False, and close the connection, when the file changed under an immutable read: the answer may be torn."""
@@ -125,7 +127,8 @@ class Database:
             connection.close()
             return False
         with self._lock:
-            if not self._closed:
+            # while a writer has a WAL open, an idle connection would keep it from removing its -wal and -shm files when it closes
+            if not self._closed and (snapshot is not None or not Path(f"{self.path}-wal").exists()):
                 self._idle.append((connection, snapshot))
                 return True
         connection.close()

@@ -29,10 +29,10 @@ class Mapping:
     findings: tuple[str, ...]
 
 
-def read_mapping(database: Database, schema: Schema, size: int) -> Mapping:
+def read_mapping(database: Database, schema: Schema, size: int, unusable: NDArray[np.bool_] | None = None) -> Mapping:
     """Return the media of `size` rows.
 
-    A medium has its lowest row only; of two media on one row, the lower id has it.
+    A medium has its lowest row only; of two media on one row, the lower id has it. Media whose row is `unusable` have none.
 
     Raises:
         CatalogError: no tagset is called CLIP Index ID, or its values cannot be read.
@@ -46,12 +46,15 @@ def read_mapping(database: Database, schema: Schema, size: int) -> Mapping:
     pairs = pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]
     pairs = _kept(pairs, _is_first(pairs[:, 1]), "{} media claim a row that a medium with a lower id has; they cannot be found.", findings)
 
+    unclaimed = size - len(pairs)
+    if unusable is not None:
+        pairs = pairs[~unusable[pairs[:, 1]]]
     media_of_row = np.full(size, -1, dtype=np.int64)
     group_of_row = np.full(size, -1, dtype=np.int64)
     media_of_row[pairs[:, 1]] = pairs[:, 0]
     group_of_row[pairs[:, 1]] = groups[np.searchsorted(ids, pairs[:, 0])]
-    if len(pairs) < size:
-        findings.append(f"{size - len(pairs)} of {size} rows of the embeddings belong to no medium; they are never returned.")
+    if unclaimed:
+        findings.append(f"{unclaimed} of {size} rows of the embeddings belong to no medium; they are never returned.")
     used = np.unique(group_of_row[group_of_row >= 0])
     lost = int(np.count_nonzero(~np.isin(used, ids)))
     if lost:

@@ -10,13 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from zarr.storage import ZipStore
 
 from mcp_server.domain.filter_syntax import parse_filter
 from mcp_server.domain.search import SearchOutcome, SearchRequest
 from mcp_server.engine.search import SearchEngine
 from mcp_server.errors import CollectionError, EncoderError, UnknownCollectionError, UnknownSessionError, UnknownValueError
+from mcp_server.stores.facets import overview
 from tests import m3
 from tests.engine.toys import WordEncoder, open_world, vector_of, videos, write_collection
 
@@ -246,6 +249,30 @@ def test_a_collection_that_cannot_be_opened_fails_alone_and_is_tried_again(tmp_p
         assert ask(engine, collection="good").hits
         write_collection(tmp_path / "late", MEDIA, TYPES)
         assert ask(engine, collection="late").hits
+
+
+def test_vectors_that_are_not_finite_or_have_no_length_count_nowhere(tmp_path: Path) -> None:
+    media = [(m3.Media(1, 0, tags={"Color": ["red"]}), "star"), (m3.Media(2, 2, tags={"Color": ["red", "mauve"]}), "")]
+    (tmp_path / "toys").mkdir()
+    write_collection(tmp_path / "toys", media)
+    with closing(ZipStore(tmp_path / "toys" / "embeddings.zarr.zip", mode="w")) as store:
+        zarr.create_array(store, data=np.stack([vector_of("star"), vector_of("star"), np.full(8, np.nan, np.float32)]))
+    with closing(open_world(tmp_path, WordEncoder())) as engine:
+        catalog, filters = engine.shelf.collection("toys").catalog, engine.shelf.collection("toys").filters
+        assert catalog.indexed == 1
+        assert [summary.items for summary in overview(filters).fields] == [1]
+        assert ids(ask(engine, filters={"Color": "red"})) == [1]
+        nothing = ask(engine, filters={"Color": "mauve"})
+        assert (nothing.matching, nothing.short_reason) == (0, "filters_match_only_0")
+        assert "1 item" not in nothing.warnings[0]
+        assert ask(engine, excluded=(2,)).warnings
+
+
+def test_with_repeats_allowed_the_rest_of_the_session_is_still_counted(engine: SearchEngine) -> None:
+    first = ask(engine, n=5)
+    again = ask(engine, n=3, session=first.session, repeats="allow")
+    assert again.unseen_left == len(INDEXED) - 5
+    assert ids(again) == ids(first)[:3]
 
 
 def test_a_text_longer_than_the_model_reads_is_answered_with_a_warning(engine: SearchEngine) -> None:

@@ -62,7 +62,7 @@ def write_collection(folder: Path, media: Sequence[tuple[m3.Media, str]], types:
 def open_collection(folder: Path, name: str, encoder: BackgroundText) -> Collection:
     """Open what `write_collection` wrote."""
     embeddings = load_embeddings(folder / "embeddings.zarr.zip")
-    catalog = Catalog.open(folder / "collection.db", embeddings.size)
+    catalog = Catalog.open(folder / "collection.db", embeddings.size, embeddings.unusable)
     return Collection(
         name,
         catalog=catalog,

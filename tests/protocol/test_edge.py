@@ -130,6 +130,10 @@ async def test_an_agent_finds_pages_on_and_narrows(engine: SearchEngine, era: st
         ({"text": "cat", "filters": {"color": {"near": "red"}}}, "near"),
         ({"text": "cat", "filters": "color = red"}, "filters"),
         ({"text": "cat", "filters": ["color"]}, "filter"),
+        ({"text": "cat", "filters": {"any": "x"}}, '"is"'),
+        ({"text": "cat", "filters": {"field": "any"}}, '"is"'),
+        ({"text": "cat", "filters": {"field": "any", "contains": "q"}}, '"is"'),
+        ({"text": "cat", "filters": True}, "not true"),
     ],
     ids=lambda value: json.dumps(value)[:50] if isinstance(value, dict) else None,
 )
@@ -262,3 +266,24 @@ async def test_one_broken_collection_is_told_apart_and_the_others_work(demo_sett
         listed = (await call(client, "describe_filters"))["collections"]
         assert listed["demo"] == 3_513
         assert "doctor" in listed["no_model"]
+
+
+async def test_next_says_what_helps_when_everything_was_excluded_or_repeats_are_allowed(engine: SearchEngine) -> None:
+    async with connected(engine, "auto") as client:
+        rare = {"title": "red apple"}
+        found = await call(client, "clip_search", text="apple", filters=rare)
+        out = await call(client, "clip_search", text="apple", filters=rare, excluded=[hit["id"] for hit in found["hits"]])
+        assert out["returned"] == 0
+        assert "excluded" in out["next"]
+        again = await call(client, "clip_search", text="apple", n=2, repeats="allow", session=found["session"])
+        assert "skip" in again["next"]
+
+
+async def test_the_overview_stays_small_under_a_long_filter(engine: SearchEngine) -> None:
+    async with connected(engine, "auto") as client:
+        filters = {
+            "any": [{"color": "red"}, {"color": "blue"}, {"category": "food-drink"}],
+            "keywords": {"not": ["food", "drink", "fruit"]},
+        }
+        overview = await call(client, "describe_filters", filters=filters)
+        assert len(json.dumps(overview, ensure_ascii=False, separators=(",", ":"))) / 3.3 <= 600

@@ -114,14 +114,14 @@ def test_files_that_are_no_catalog_are_named_in_the_error(tmp_path: Path) -> Non
     with closing(sqlite3.connect(tmp_path / "other.db")) as other, other:
         other.execute("CREATE TABLE songs (id)")
     for name, hint in (
-        ("absent.db", "does not exist"),
+        ("absent.db", "no catalog file"),
         ("notes.db", "cannot be"),
         ("empty.db", "no table medias"),
         ("other.db", "It has: songs"),
     ):
         with pytest.raises(CatalogError, match=hint):
             Catalog.open(tmp_path / name, 2)
-    with pytest.raises(CatalogError, match="does not exist"):
+    with pytest.raises(CatalogError, match="no catalog file"):
         Catalog.open(tmp_path, 2)
 
 
