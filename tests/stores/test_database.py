@@ -133,3 +133,16 @@ def test_ids_that_are_no_numbers_are_a_catalog_error(tmp_path: Path) -> None:
         assert database.integers("SELECT 1, 2 UNION ALL SELECT 3, 4").tolist() == [[1, 2], [3, 4]]
         assert database.integers("SELECT 1, 2 WHERE 0").shape == (0, 2)
         assert database.integers("SELECT 1, 2").dtype == np.int64
+
+
+def test_a_writer_that_closes_after_our_reads_leaves_no_wal_behind(tmp_path: Path) -> None:
+    path = m3.build(tmp_path / "c.db", [m3.Media(1, 0)])
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+    with Catalog.open(path, 1) as catalog:
+        writer = sqlite3.connect(path)
+        with writer:
+            writer.execute("UPDATE medias SET thumbnail_uri = 'new'")
+        assert catalog.items_at([0], "concise")[0].thumbnail_uri == "new"
+        writer.close()
+        assert [file.name for file in tmp_path.iterdir()] == ["c.db"]
