@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 DEEPEST = 100
 """Nesting kept when a line is repaired: deeper than any argument may be, shallower than the SDK's parser allows."""
-GRACE_SECONDS = 0.6
+GRACE_SECONDS = 0.3
 """How long calls in flight may hold up the end of the process."""
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
