@@ -136,7 +136,7 @@ def ingest(options: argparse.Namespace) -> int:
     name = options.name or re.sub(r"[^A-Za-z0-9_-]+", "-", options.folder.absolute().name).strip("-")
     config_file = options.config or (options.out / "config.ini" if options.out else Path("data/config.ini"))
     known = load_settings(config_file, options.root) if config_file.is_file() else None
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s", force=True)
+    _log_to_stderr("WARNING")
     with tqdm(unit=" pictures", file=sys.stderr, disable=None) as bar:
 
         def progress(done: int, total: int) -> None:
@@ -181,14 +181,17 @@ def _model(value: str | None) -> str | None:
 
 def _settings(options: argparse.Namespace) -> Settings:
     settings = load_settings(options.config, options.root)
-    logging.basicConfig(level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True)
-    if options.command in (search, filters, doctor):
-        logging.getLogger().setLevel(logging.ERROR)
-    for name in QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    _log_to_stderr("ERROR" if options.command in (search, filters, doctor) else settings.log_level)
     for warning in settings.warnings:
         logging.getLogger(__name__).warning("config.odd %s", warning)
     return settings
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
 
 
 def _engine(options: argparse.Namespace) -> SearchEngine:

@@ -115,7 +115,7 @@ def _contents(config: CollectionConfig, settings: Settings) -> Iterator[Finding]
             yield Finding("note", config.name, finding)
         yield from _round_trip(config, catalog)
         fields = FilterIndex(catalog).fields
-        yield Finding("ok", config.name, f"filters: {len(fields)} fields ({', '.join(field.name for field in fields[:12])})")
+        yield Finding("ok", config.name, f"fields: {', '.join(field.name for field in fields) or 'none'}")
         index = open_index(config.index_type, embeddings, config.faiss_file, catalog.media_of_row)
         for finding in check_index(index, embeddings):
             yield Finding("note", config.name, finding)
