@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from mcp_server.errors import CallerError, CollectionError, ConfigError, IngestE
 if TYPE_CHECKING:
     from mcp_server.engine.search import SearchEngine
 
-QUIET = ("faiss", "httpx", "httpx2", "huggingface_hub", "mcp", "open_clip", "PIL", "urllib3", "uvicorn.access")
+QUIET = ("faiss", "httpx", "httpx2", "huggingface_hub", "mcp", "open_clip", "PIL", "sse_starlette", "urllib3", "uvicorn.access")
 """Other packages' loggers, kept to warnings so that one line a search stays readable."""
 
 SWITCH_SECONDS = 0.0005
@@ -79,7 +80,7 @@ def search(options: argparse.Namespace) -> int:
         {"text": options.text, "collection": options.collection, "n": options.n, "filters": options.filters, "detail": options.detail}
     )
     with closing(_engine(options)) as engine:
-        outcome = engine.search(request)
+        outcome = engine.search(request, waiting=_say_waiting)
         answer = search_answer(outcome, engine.shelf.collection(outcome.collection).media, request.detail).body
     if options.json:
         print(json.dumps(answer, ensure_ascii=False))
@@ -117,11 +118,15 @@ def doctor(options: argparse.Namespace) -> int:
 
     settings = _settings(options)
     print(f"configuration  {settings.config_file}")
-    problems = 0
+    problems = notes = 0
     for finding in examine(settings):
         print(f"{finding.level:<8}{finding.about:<20}{finding.text}")
         problems += finding.level == "PROBLEM"
-    print("Everything fits." if not problems else f"{problems} problem{'s' if problems > 1 else ''} found.")
+        notes += finding.level == "note"
+    if problems:
+        print(f"{problems} problem{'s' if problems > 1 else ''} found.")
+    else:
+        print("No problem found; see the notes." if notes else "Everything fits.")
     return 1 if problems else 0
 
 
@@ -187,6 +192,11 @@ def _settings(options: argparse.Namespace) -> Settings:
     return settings
 
 
+def _say_waiting(seconds: float) -> None:
+    if seconds >= 10:
+        print(f"\rloading the model ({seconds:.0f} s so far; a first download takes minutes)", end="", file=sys.stderr, flush=True)
+
+
 def _log_to_stderr(level: str) -> None:
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True)
     for name in QUIET:
@@ -197,7 +207,7 @@ def _log_to_stderr(level: str) -> None:
 def _engine(options: argparse.Namespace) -> SearchEngine:
     from mcp_server.engine.opening import open_engine
 
-    return open_engine(_settings(options), sessions_file=Path(":memory:"))
+    return open_engine(_settings(options), Path(":memory:"), patience_seconds=math.inf)
 
 
 def _print_tree(value: Any, indent: str = "") -> None:

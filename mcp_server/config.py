@@ -39,7 +39,6 @@ _COLLECTION_KEYS = (
     "OriginalMediaURL",
     "LogDirectory",
     "Model",
-    "ModelDevice",
 )
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -108,8 +107,8 @@ def load_settings(config: Path | None = None, root: Path | None = None) -> Setti
     parser = _parsed(file)
     base = (root or root_of(file)).absolute()
     warnings = tuple(_unknown_keys(parser))
-    server = parser["SERVER"] if parser.has_section("SERVER") else parser["DEFAULT"]
-    names = [name for name in parser.sections() if name not in RESERVED_SECTIONS]
+    server, logs = _reserved(parser, "SERVER"), _reserved(parser, "LOGGING")
+    names = [name for name in parser.sections() if name.upper() not in RESERVED_SECTIONS]
     collections: list[CollectionConfig] = []
     refused: list[tuple[str, str]] = []
     for name in names:
@@ -128,7 +127,7 @@ def load_settings(config: Path | None = None, root: Path | None = None) -> Setti
         allowed_hosts=_words(server.get("AllowedHosts", "")),
         allowed_origins=_words(server.get("AllowedOrigins", "")),
         token=server.get("Token", "") or None,
-        log_level=_level(parser.get("LOGGING", "Level", fallback="INFO")),
+        log_level=_level(logs.get("Level", "INFO")),
         collections=tuple(collections),
         refused=tuple(refused),
         state_folder=state,
@@ -154,16 +153,21 @@ def _parsed(file: Path) -> configparser.ConfigParser:
     parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=(";",))
     try:
         parser.read_string(file.read_text(encoding="utf-8-sig"), source=file.name)
-    except (configparser.Error, UnicodeDecodeError) as error:
+    except (configparser.Error, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{file} is not a readable INI file: {' '.join(str(error).split())}") from error
     return parser
+
+
+def _reserved(parser: configparser.ConfigParser, name: str) -> configparser.SectionProxy:
+    found = next((section for section in parser.sections() if section.upper() == name), "DEFAULT")
+    return parser[found]
 
 
 def _unknown_keys(parser: configparser.ConfigParser) -> list[str]:
     found: list[str] = []
     inherited = set(parser.defaults())
     for section in ("DEFAULT", *parser.sections()):
-        known = _DEFAULT_KEYS if section == "DEFAULT" else _SECTION_KEYS.get(section, _COLLECTION_KEYS)
+        known = _DEFAULT_KEYS if section == "DEFAULT" else _SECTION_KEYS.get(section.upper(), _COLLECTION_KEYS)
         folded = {key.lower(): key for key in known}
         for key in parser.defaults() if section == "DEFAULT" else parser[section]:
             if key in folded or (section != "DEFAULT" and key in inherited):
@@ -203,7 +207,10 @@ def _needed_path(section: configparser.SectionProxy, key: str, root: Path) -> Pa
 
 
 def _path(value: str, root: Path) -> Path:
-    return Path(os.path.normpath(root / Path(value).expanduser()))
+    try:
+        return Path(os.path.normpath(root / Path(value).expanduser()))
+    except RuntimeError as error:
+        raise ConfigError(f'"{value}" names the home of a user who does not exist.') from error
 
 
 def _base(value: str, root: Path) -> str:

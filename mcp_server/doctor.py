@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 
 from mcp_server.config import LOCAL_DIR, CollectionConfig, Settings
-from mcp_server.encoders.models import cache_paths, folder_of, model_width
+from mcp_server.encoders.checkpoints import weights_in_folder
+from mcp_server.encoders.models import cache_paths, model_width
 from mcp_server.errors import CollectionError, ConfigError
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.filter_index import FilterIndex
@@ -49,11 +50,7 @@ def _model(model: str, settings: Settings) -> Iterator[Finding]:
     try:
         width = model_width(model, settings.cache_folder)
         if model.startswith(LOCAL_DIR):
-            files = [file for pattern in ("*.safetensors", "*.bin", "*.pt") for file in folder_of(model).glob(pattern)]
-            if not files:
-                yield Finding("PROBLEM", "model", f"{model} holds no weights; put open_clip_model.safetensors there.")
-                return
-            yield Finding("ok", "model", f"{model}, {width} wide, read in place")
+            yield Finding("ok", "model", f"{model}, {width} wide, {weights_in_folder(model).name} read in place")
             return
     except ConfigError as error:
         yield Finding("PROBLEM", "model", str(error))

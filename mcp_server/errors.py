@@ -110,7 +110,12 @@ class ConfigError(SearchServerError):
     """The configuration cannot be used."""
 
 
+def whole(text: str) -> str:
+    """Return `text` with lone surrogates, which no UTF-8 message can carry, replaced by U+FFFD."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def clipped(text: object, limit: int = 40) -> str:
     """Return `text` on one line, cut to `limit` characters, for quoting a caller's own words back to it."""
-    line = " ".join(str(text)[: 4 * limit].split())
+    line = " ".join(whole(str(text)[: 4 * limit]).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"

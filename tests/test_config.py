@@ -120,6 +120,16 @@ def test_one_section_that_cannot_be_used_leaves_the_others_served(tmp_path: Path
     assert words in reason
 
 
+def test_server_and_logging_are_no_collections_whatever_their_letter_case(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, "[Server]\nPort = 9\n[logging]\nLevel = debug\n[x]\nEmbeddingsFile = e\nDatabaseFile = d\n")
+    assert ([collection.name for collection in settings.collections], settings.port, settings.log_level) == (["x"], 9, "DEBUG")
+
+
+def test_a_home_that_does_not_exist_is_said_of_its_own_section(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, "[x]\nEmbeddingsFile = ~nobody-of-that-name/e\nDatabaseFile = d\n")
+    assert "home" in settings.refused[0][1]
+
+
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.ini"):
         load_settings(tmp_path / "nowhere.ini")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import cast
 
 from mcp_server.domain.filters import Scalar
-from mcp_server.errors import FilterError, clipped
+from mcp_server.errors import FilterError, clipped, whole
 
 MAX_DEPTH = 32
 """How deep any, all and not may nest."""
@@ -105,6 +105,7 @@ def checked_scalar(value: object, field: str) -> Scalar:
         FilterError: it is something else, not finite, or too long.
     """
     if isinstance(value, str):
+        value = whole(value)
         if len(value) > MAX_TEXT:
             raise FilterError(
                 f'{quoted(field)} has a value of {len(value)} characters; at most {MAX_TEXT}. Use {{"contains": "part of it"}}.'

@@ -16,7 +16,7 @@ from mcp_server.domain.exquisitor_syntax import is_tree, parse_tree
 from mcp_server.domain.filter_conditions import CONDITION_KEYS, parse_condition
 from mcp_server.domain.filter_limits import MAX_TEXT, Budget, check_depth, quoted, refuse_deep_text, refuse_deep_value
 from mcp_server.domain.filters import And, Filter, Not, Or
-from mcp_server.errors import FilterError
+from mcp_server.errors import FilterError, whole
 
 _ABSENT = ("", "null", "none", "undefined")
 _EXAMPLE = '{"Category": ["food", "drink"], "Year": {"gte": 2020}}'
@@ -134,7 +134,7 @@ def _field(name: object) -> str:
         raise FilterError(f"Field names are text, not {quoted(name)}. Write an object such as {_EXAMPLE}.")
     if not name.strip() or len(name) > MAX_TEXT:
         raise FilterError(f"A field name is empty or longer than {MAX_TEXT} characters. describe_filters lists the fields.")
-    return name
+    return whole(name)
 
 
 def _refuse_foreign(word: str, value: object) -> None:

@@ -1,4 +1,4 @@
-"""The two id spaces. Only the catalog translates between them."""
+"""The public id space. Rows, 0-based positions in the embeddings, stay inside arrays; only the catalog translates between the two."""
 
 from __future__ import annotations
 
@@ -6,6 +6,3 @@ from typing import NewType
 
 MediaId = NewType("MediaId", int)
 """Public, stable id of a picture, frame or other medium: `medias.id` in SQLite."""
-
-Row = NewType("Row", int)
-"""0-based position of a vector in the embeddings. Never leaves the server."""

@@ -84,7 +84,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class HiddenCounts:
-    """Indexed items left out of an answer, each counted for every reason that applies to it."""
+    """Indexed items left out of an answer, each counted once: as filtered, else as seen, else as excluded."""
 
     seen: int = 0
     excluded: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -73,7 +74,7 @@ class BackgroundText:
             load: makes the encoder; called in a thread, again after a failure, never twice at once.
             model: its name, for the log.
             width: D if it is known before loading.
-            patience_seconds: how long a call waits for the model before it raises `ModelLoadingError`.
+            patience_seconds: how long a call waits for the model before it raises `ModelLoadingError`; inf waits to the end.
         """
         self._load = load
         self._model = model
@@ -174,7 +175,8 @@ class BackgroundText:
             while waiting is not None and not attempt.done() and time.monotonic() + 1 < patience_ends:
                 waiting(self.loading_seconds)
                 wait([attempt], timeout=1)
-            return attempt.result(timeout=max(0.0, patience_ends - time.monotonic()))
+            left = patience_ends - time.monotonic()
+            return attempt.result(timeout=None if math.isinf(left) else max(0.0, left))
         except TimeoutError as error:
             raise ModelLoadingError(
                 f"The text encoder is still loading ({self.loading_seconds:.0f} s so far). "

@@ -32,6 +32,7 @@ from mcp_server.errors import ConfigError, EncoderError
 logger = logging.getLogger(__name__)
 
 _IMAGE_BATCH = 64
+THINNEST = 32
 _LOAD_FAILURES = (RuntimeError, OSError, ValueError, ImportError, SafetensorError)
 
 
@@ -101,13 +102,23 @@ class OpenClipImages:
         """
         parts = [np.empty((0, self.width), np.float32)]
         for start in range(0, len(images), _IMAGE_BATCH):
-            batch = torch.stack([self._preprocess(image.convert("RGB")) for image in images[start : start + _IMAGE_BATCH]])
+            batch = torch.stack([self._preprocess(_not_too_thin(image.convert("RGB"))) for image in images[start : start + _IMAGE_BATCH]])
             try:
                 with self._lock, torch.inference_mode():
                     parts.append(self._encode(batch.to(self.device, self.dtype)).to(torch.float32).cpu().numpy())
             except RuntimeError as error:
                 raise EncoderError(f"The image encoder failed on {len(batch)} pictures ({type(error).__name__}).") from error
         return _unit(np.concatenate(parts))
+
+
+def _not_too_thin(image: Image.Image) -> Image.Image:
+    """Return `image`, on white where one side is more than `THINNEST` times the other: resizing would leave nothing of the shorter one."""
+    least = -(-max(image.size) // THINNEST)
+    if min(image.size) >= least:
+        return image
+    ground = Image.new("RGB", (max(image.width, least), max(image.height, least)), "white")
+    ground.paste(image, ((ground.width - image.width) // 2, (ground.height - image.height) // 2))
+    return ground
 
 
 def pick_device(setting: str) -> torch.device:

@@ -12,16 +12,17 @@ from mcp_server.indexes.base import Index
 from mcp_server.stores.audit import AuditLog
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.filter_index import FilterIndex
+from mcp_server.stores.thumbnails import PictureStore
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Media:
-    """Where pictures can be had: http(s) URLs to prepend, or "" for places on this server."""
+    """Where the pictures of a collection can be had."""
 
-    thumbnail_url: str
-    original_url: str
+    thumbnails: PictureStore
+    originals: PictureStore
 
 
 class Collection:

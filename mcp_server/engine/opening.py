@@ -18,20 +18,27 @@ from mcp_server.stores.audit import AuditLog
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.filter_index import FilterIndex
 from mcp_server.stores.sessions import SESSIONS_FILE, Sessions
+from mcp_server.stores.thumbnails import PictureStore
 
 logger = logging.getLogger(__name__)
 
+PATIENCE_SECONDS = 25.0
+"""How long a call waits for the model: less than the minute after which clients give up."""
 
-def open_engine(settings: Settings, sessions_file: Path | None = None) -> SearchEngine:
+
+def open_engine(settings: Settings, sessions_file: Path | None = None, patience_seconds: float = PATIENCE_SECONDS) -> SearchEngine:
     """Return an engine over every enabled collection of `settings`. Close it after use.
 
     Collections open and models load on first use, or with `engine.shelf.warm_up()`. Sessions are kept in the state folder, or in
-    `sessions_file` (":memory:" keeps none).
+    `sessions_file` (":memory:" keeps none). A search waits `patience_seconds` for its model.
 
     Raises:
         SessionStoreError: the sessions file cannot be created.
     """
-    encoders = {model: background_encoder(model, settings) for model in dict.fromkeys(config.model for config in settings.collections)}
+    encoders = {
+        model: background_encoder(model, settings, patience_seconds)
+        for model in dict.fromkeys(config.model for config in settings.collections)
+    }
     openers: dict[str, Callable[[], Collection]] = {
         config.name: partial(open_collection, config, settings, encoders[config.model]) for config in settings.collections
     }
@@ -39,14 +46,14 @@ def open_engine(settings: Settings, sessions_file: Path | None = None) -> Search
     return SearchEngine(Shelf(openers), Sessions(sessions_file or settings.state_folder / SESSIONS_FILE))
 
 
-def background_encoder(model: str, settings: Settings) -> BackgroundText:
+def background_encoder(model: str, settings: Settings, patience_seconds: float) -> BackgroundText:
     """Return the text encoder of `model`; its weights load when first needed."""
     load = text_loader(model, settings.model_device, settings.cache_folder)
     try:
         width = model_width(model, settings.cache_folder)
     except ConfigError:
         width = None  # `open_collection` says so; collections of other models still work
-    return BackgroundText(load, model, width)
+    return BackgroundText(load, model, width, patience_seconds)
 
 
 def open_collection(config: CollectionConfig, settings: Settings, encoder: BackgroundText) -> Collection:
@@ -83,14 +90,10 @@ def open_collection(config: CollectionConfig, settings: Settings, encoder: Backg
         filters=FilterIndex(catalog),
         load_index=partial(open_index, config.index_type, embeddings, config.faiss_file, catalog.media_of_row),
         encoder=encoder,
-        media=Media(_url(config.thumbnail_base), _url(config.original_base)),
+        media=Media(PictureStore.open(config.thumbnail_base), PictureStore.open(config.original_base)),
         audit=AuditLog(config.log_directory, config.name) if config.log_directory else None,
     )
 
 
 def _refuse(reason: str) -> Collection:
     raise CollectionError(reason)
-
-
-def _url(base: str) -> str:
-    return base if base.lower().startswith(("http://", "https://")) else ""

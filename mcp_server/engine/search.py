@@ -50,12 +50,17 @@ class SearchEngine:
         excluded = _excluded(collection, request)
         if request.session is not None:
             self._sessions.check(request.session)
+        seen = self._seen(collection, request, query)
+        skip = build_skip_set(collection.catalog.mapped, selection.mask, seen.rows, excluded.rows)
+        clock.lap("skip")
+        text = collection.encoder.encode_text(request.text, waiting) if skip.allowed else None  # nothing allowed: no need of the model
+        clock.lap("encode")
         with self._turns.of(request.session):
             while True:
                 seen = self._seen(collection, request, query)
                 skip = build_skip_set(collection.catalog.mapped, selection.mask, seen.rows, excluded.rows)
-                clock.lap("skip")
-                found = _nearest(collection, request, skip, clock, waiting)
+                found = _nearest(collection, request, skip, text)
+                clock.lap("index")
                 items = collection.catalog.items_at(found.near.rows, request.detail)
                 session = self._sessions.remember(request.session, collection.name, query, [item.id for item in items], request.repeats)
                 clock.lap("items")
@@ -73,7 +78,7 @@ class SearchEngine:
             repeats=request.repeats,
             approximation=found.near.approximation,
             short_reason=_short_reason(request, skip, len(hits)),
-            warnings=tuple(_warnings(collection, request, skip, found.text, seen, excluded)),
+            warnings=tuple(_warnings(collection, request, skip, text, seen, excluded)),
         )
         _log(collection, request, outcome, clock)
         return outcome
@@ -112,21 +117,15 @@ class _Rows:
 class _Found:
     near: Neighbors
     best_hidden: float | None = None
-    text: EncodedText | None = None
 
 
-def _nearest(
-    collection: Collection, request: SearchRequest, skip: SkipSet, clock: _Clock, waiting: Callable[[float], None] | None
-) -> _Found:
-    """Encode and search; without an allowed row, answer without running the model."""
-    if skip.allowed == 0:
+def _nearest(collection: Collection, request: SearchRequest, skip: SkipSet, text: EncodedText | None) -> _Found:
+    """Return the best allowed rows for `text`, which is None when no row was allowed before it was encoded."""
+    if text is None or skip.allowed == 0:
         return _Found(Neighbors(np.empty(0, np.int64), np.empty(0, np.float32)))
-    text = collection.encoder.encode_text(request.text, waiting)
-    clock.lap("encode")
     near = collection.index.search(text.vector, min(request.n, skip.allowed), skip.mask)
     hidden = collection.index.best_score(text.vector, np.flatnonzero(skip.hidden)) if skip.seen + skip.excluded else None
-    clock.lap("index")
-    return _Found(near, hidden, text)
+    return _Found(near, hidden)
 
 
 def _excluded(collection: Collection, request: SearchRequest) -> _Rows:

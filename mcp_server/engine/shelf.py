@@ -12,6 +12,9 @@ from mcp_server.errors import CollectionError, UnknownCollectionError, clipped
 
 logger = logging.getLogger(__name__)
 
+CLOSING_SECONDS = 2.0
+"""How long closing waits for a warm-up that is in the middle of opening a collection."""
+
 
 class Shelf:
     """Opens collections once and hands them out. Safe to call from several threads."""
@@ -31,6 +34,8 @@ class Shelf:
     def collection(self, name: str | None) -> Collection:
         """Return the collection called `name` (letter case ignored if that is unambiguous); None means the only one.
 
+        A collection whose catalog file was replaced meanwhile is opened anew.
+
         Raises:
             UnknownCollectionError: no such collection, or None where there are several.
             CollectionError: its files cannot be opened; the next call tries again.
@@ -38,8 +43,12 @@ class Shelf:
         exact = self._resolve(name)
         with self._locks[exact]:
             found = self._open.get(exact)
-            if found is None:
-                found = self._open[exact] = self._openers[exact]()
+            if found is None or found.catalog.database.is_replaced:  # calls under way keep what they have
+                found = self._openers[exact]()
+                if self._closing.is_set():
+                    found.close()
+                    raise CollectionError(f"[{exact}] the server is ending.")
+                self._open[exact] = found
             return found
 
     def warm_up(self) -> None:
@@ -52,8 +61,8 @@ class Shelf:
         """Close the open collections, after a warm-up under way has finished the one it is at."""
         self._closing.set()
         if self._warming is not None:
-            self._warming.join()
-        for collection in self._open.values():
+            self._warming.join(timeout=CLOSING_SECONDS)
+        for collection in list(self._open.values()):
             collection.close()
         self._open.clear()
 
@@ -67,6 +76,8 @@ class Shelf:
                 _ = collection.index
             except CollectionError as error:
                 logger.error("collection.unavailable name=%s reason=%s", name, error)
+            except Exception:
+                logger.exception("collection.warm_up_failed name=%s", name)
 
     def _resolve(self, name: str | None) -> str:
         if name is None:

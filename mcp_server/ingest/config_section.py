@@ -9,10 +9,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from mcp_server.config import RESERVED_SECTIONS
 from mcp_server.errors import IngestError
 
-RESERVED_SECTIONS = ("DEFAULT", "SERVER", "LOGGING")
-
+_TAKEN = ("DEFAULT", *RESERVED_SECTIONS)
 _NAME = re.compile(r"\w[\w-]{0,63}")
 _HEADER = re.compile(r"\s*\[([^]]+)\]")
 _NEW_FILE = "[DEFAULT]\nModelDevice = auto      ; auto | cpu | cuda | cuda:N | mps\n"
@@ -24,10 +24,10 @@ def check_name(name: str) -> None:
     Raises:
         IngestError: it says which names are accepted.
     """
-    if not _NAME.fullmatch(name) or name.upper() in RESERVED_SECTIONS:
+    if not _NAME.fullmatch(name) or name.upper() in _TAKEN:
         raise IngestError(
             f"A collection cannot be called {name!r}. Give --name with letters, digits, - and _, "
-            f"at most 64, and none of {', '.join(RESERVED_SECTIONS)}."
+            f"at most 64, and none of {', '.join(_TAKEN)}."
         )
 
 

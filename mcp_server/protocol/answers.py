@@ -95,21 +95,14 @@ def _hit(hit: Hit, media: Media, detail: Detail) -> Json:
         body["group"] = int(item.group)
     body["uri"] = _short(item.uri, MOST_URI)
     if detail == "full":
-        if media.thumbnail_url and item.thumbnail_uri:
-            body["thumbnail_url"] = joined(media.thumbnail_url, item.thumbnail_uri)
-        if media.original_url and item.uri:
-            body["original_url"] = joined(media.original_url, item.uri)
+        for name, url in (
+            ("thumbnail_url", media.thumbnails.url_of(item.thumbnail_uri)),
+            ("original_url", media.originals.url_of(item.uri)),
+        ):
+            if url is not None:
+                body[name] = url
         body["tags"] = {name: [_value(value) for value in values[:MOST_TAG_VALUES]] for name, values in item.tags.items()}
     return body
-
-
-def joined(base: str, uri: str) -> str:
-    """Return the URL of `uri` under `base`; a `uri` that is a URL itself stays as it is."""
-    if uri.lower().startswith(("http://", "https://")):
-        return uri
-    from urllib.parse import quote
-
-    return base.rstrip("/") + "/" + quote(uri.lstrip("/"), safe="/%")
 
 
 def _value(value: str | float) -> str | float:

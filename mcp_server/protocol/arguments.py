@@ -12,7 +12,7 @@ from mcp_server.domain.filter_syntax import parse_filter
 from mcp_server.domain.filters import Filter
 from mcp_server.domain.ids import MediaId
 from mcp_server.domain.search import Detail, Repeats, SearchRequest
-from mcp_server.errors import BadArgumentError, clipped
+from mcp_server.errors import BadArgumentError, clipped, whole
 
 MOST_TEXT = 1_000
 MOST_HITS = 100
@@ -121,7 +121,7 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         kind = "it is missing" if value is None else f"got {_kind(value)}"
         raise BadArgumentError(f'text takes words for the picture, 1 to {MOST_TEXT:,} characters; {kind}. For example "a red apple".')
-    text = value.strip()
+    text = whole(value).strip()
     if not text:
         raise BadArgumentError('text is blank. Describe what the picture shows, for example "a red apple on a table".')
     if len(text) > MOST_TEXT:
@@ -134,7 +134,7 @@ def _name(argument: str, value: object) -> str | None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise BadArgumentError(f"{argument} takes a name in quotes, or leave it out; got {_kind(value)}.")
-    text = str(value).strip()
+    text = whole(str(value)).strip()
     if len(text) > MOST_TEXT:
         raise BadArgumentError(f"{argument} has {len(text):,} characters; it takes at most {MOST_TEXT:,}.")
     return text
@@ -145,7 +145,7 @@ def _whole(argument: str, value: object, *, default: int, least: int, most: int,
         return default
     number = value
     if isinstance(value, str):
-        number = int(value.strip()[:19]) if _WHOLE.fullmatch(value.strip()) else value
+        number = int(value.strip()[:1_000]) if _WHOLE.fullmatch(value.strip()) else value
     if isinstance(number, float) and number.is_integer():
         number = int(number)
     if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= most:

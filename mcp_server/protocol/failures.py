@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from mcp.server.mcpserver.exceptions import ToolError
 
-from mcp_server.errors import MESSAGE_LIMIT, CallerError, CollectionError, EncoderError, SearchServerError, SessionStoreError
+from mcp_server.errors import MESSAGE_LIMIT, CallerError, CollectionError, EncoderError, SearchServerError, SessionStoreError, whole
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def told_to_the_model() -> Generator[None]:
 def text_of(error: SearchServerError) -> str:
     """Return what a model may read of `error`: at most `MESSAGE_LIMIT` characters, no path, SQL or traceback."""
     if isinstance(error, CallerError | EncoderError | SessionStoreError):
-        message = error.message
+        message = whole(error.message)
         return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…"
     if isinstance(error, CollectionError):
         logger.error("collection.failed reason=%s", error)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mcp_server.engine.collection import Collection
 from mcp_server.engine.shelf import Shelf
 from mcp_server.protocol.answers import CHARACTERS_PER_TOKEN, Answer, Json, compact
@@ -37,7 +40,7 @@ def filter_answer(shelf: Shelf, question: FilterQuestion) -> Answer:
     if question.field is not None:
         page = field_page(collection.filters, question.field, question.match, question.n, question.offset, mask)
         return Answer(body | _page(page, question))
-    return Answer(body | _overview(collection, overview(collection.filters, mask), len(compact(body))))
+    return Answer(body | _overview(collection, overview(collection.filters, mask), mask, len(compact(body))))
 
 
 def _collections(shelf: Shelf) -> Answer:
@@ -52,14 +55,14 @@ def _collections(shelf: Shelf) -> Answer:
     return Answer({"collections": items, "next": "Call again with one of these as collection to see its fields."})
 
 
-def _overview(collection: Collection, found: Overview, used: int) -> Json:
+def _overview(collection: Collection, found: Overview, mask: NDArray[np.bool_] | None, used: int) -> Json:
     """Return every field, with as many of its commonest values as fit.
 
     Room goes first to fields that many items share a value of, since those are what one filters on: one value each, then a second, up to
     five; what is left goes to the others. `used` characters are taken already.
     """
     lines = [_summary(field, found.total) for field in found.fields]
-    body: Json = {"fields": lines, "example": example_filter(collection.filters)}
+    body: Json = {"fields": lines, "example": example_filter(collection.filters, mask)}
     room = int(OVERVIEW_TOKENS / LEAST_FIELDS * max(LEAST_FIELDS, len(lines) - 4) * CHARACTERS_PER_TOKEN) - len(compact(body)) - used
     named = [(line, _worth_naming(field), field.distinct) for line, field in zip(lines, found.fields, strict=True)]
     for few in (True, False):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import logging
+import signal
 import socket
 from typing import Any
 
 import uvicorn
 from mcp.server import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -31,6 +32,8 @@ def serve_http(server: MCPServer[Any], settings: Settings, host: str, port: int)
     listener = _listening(host, port)
     shown = f"[{host}]" if ":" in host else host
     logger.info("http.listening url=http://%s:%d/mcp", shown, listener.getsockname()[1])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _let_end)  # uvicorn ends on them, then raises them once more: this lets the process end with 0
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
     uvicorn.Server(config).run(sockets=[listener])
 
@@ -46,26 +49,38 @@ def http_app(server: MCPServer[Any], settings: Settings, host: str) -> ASGIApp:
     async def health(_: Request) -> Response:  # pyright: ignore[reportUnusedFunction] - registered by the decorator
         return JSONResponse({"status": "ok"})
 
-    security = None
-    if settings.allowed_hosts or not is_loopback(host):
-        if not settings.allowed_hosts or not settings.token:
-            raise ConfigError(
-                f"{host} can be reached by other machines. In [SERVER], set AllowedHosts (names clients use, such as search.example.org:*) "
-                "and Token (a long secret that clients send as a bearer token), or listen on 127.0.0.1."
-            )
-        security = TransportSecuritySettings(allowed_hosts=list(settings.allowed_hosts), allowed_origins=list(settings.allowed_origins))
+    local = is_loopback(host)
+    if not local and not (settings.allowed_hosts and settings.token):
+        raise ConfigError(
+            f"{host} can be reached by other machines. In [SERVER], set AllowedHosts (names clients use, such as search.example.org:*) "
+            "and Token (a long secret that clients send as a bearer token), or listen on 127.0.0.1."
+        )
+    names = ("127.0.0.1:*", "localhost:*", "[::1]:*") if local else ()
+    security = TransportSecuritySettings(
+        allowed_hosts=[*names, *settings.allowed_hosts],
+        allowed_origins=[*(f"http://{name}" for name in names), *settings.allowed_origins],
+    )
     app: ASGIApp = server.streamable_http_app(host=host, transport_security=security)
-    return BearerToken(app, settings.token) if settings.token else app
+    if settings.token:
+        app = BearerToken(app, settings.token)
+    if settings.allowed_origins:  # outermost: a browser's preflight request carries no token
+        app = CORSMiddleware(
+            app,
+            allow_origins=settings.allowed_origins,
+            allow_methods=("GET", "POST", "DELETE"),
+            allow_headers=("*",),
+            expose_headers=("Mcp-Session-Id",),
+        )
+    return app
+
+
+def _let_end(_number: int, _frame: object) -> None:
+    """Do nothing: the signal has been obeyed already."""
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    """Return whether `host` is one of the three names under which only this machine can reach a server."""
+    return host in ("127.0.0.1", "localhost", "::1")
 
 
 class BearerToken:
@@ -73,13 +88,14 @@ class BearerToken:
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self._app = app
-        self._expected = f"Bearer {token}".encode()
+        self._expected = token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on if it may be answered."""
         if scope["type"] == "http" and scope["path"] != "/health":
             given = dict(scope["headers"]).get(b"authorization", b"")
-            if not hmac.compare_digest(given, self._expected):
+            scheme, _, secret = given.partition(b" ")
+            if scheme.lower() != b"bearer" or not hmac.compare_digest(secret.strip(), self._expected):
                 refusal = JSONResponse({"error": "A bearer token is required."}, 401, {"WWW-Authenticate": "Bearer"})
                 await refusal(scope, receive, send)
                 return

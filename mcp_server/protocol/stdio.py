@@ -32,7 +32,9 @@ DEEPEST = 100
 GRACE_SECONDS = 0.3
 """How long calls in flight may hold up the end of the process."""
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_TOKEN = re.compile(
+    r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL
+)  # a string without an end runs to the end, so no byte is read twice
 
 
 def serve_stdio(server: MCPServer[Any]) -> None:

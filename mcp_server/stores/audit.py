@@ -29,7 +29,7 @@ class AuditLog:
                 return
             try:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
-                with self._file.open("a", encoding="utf-8") as out:
+                with self._file.open("a", encoding="utf-8", errors="replace") as out:
                     out.write(line)
             except OSError as error:
                 self._broken = True

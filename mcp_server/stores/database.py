@@ -45,6 +45,7 @@ class Database:
         if not path.is_file():
             raise CatalogError(f"There is no catalog file {path}. Check DatabaseFile in the configuration.")
         self.path = path.resolve()
+        self._identity = _identity(self.path)
         self._lock = Lock()
         self._idle: list[tuple[sqlite3.Connection, tuple[int, ...] | None]] = []
         self._closed = False
@@ -54,6 +55,11 @@ class Database:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether another file has taken this one's place since it was opened; what was read before does not fit the new one."""
+        return _identity(self.path) not in (self._identity, None)
 
     def rows(self, sql: str, *parameters: object) -> list[Row]:
         """Return all rows of one SELECT.
@@ -113,6 +119,8 @@ class Database:
             if snapshot is None or snapshot == self._snapshot():
                 return connection, snapshot
             connection.close()
+        if self.is_replaced:
+            raise CatalogError(f"The catalog {self.path} was replaced by another file.")
         try:
             snapshot = self._snapshot()
             return self._connect(immutable=snapshot is not None), snapshot
@@ -136,11 +144,14 @@ class Database:
 
     def _snapshot(self) -> tuple[int, ...] | None:
         """Return what must stay the same during an immutable read, or None when the file must be read the ordinary way."""
-        with self.path.open("rb") as file:
-            header = file.read(20)
-        if header[18:20] != _WAL_HEADER or Path(f"{self.path}-wal").exists():
-            return None
-        stat = self.path.stat()
+        try:
+            with self.path.open("rb") as file:
+                header = file.read(20)
+            if header[18:20] != _WAL_HEADER or Path(f"{self.path}-wal").exists():
+                return None
+            stat = self.path.stat()
+        except OSError as error:
+            raise CatalogError(f"The catalog {self.path} cannot be read: {error}.") from error
         return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
     def _connect(self, *, immutable: bool) -> sqlite3.Connection:
@@ -162,4 +173,20 @@ class Database:
     def _opened(self, options: str) -> sqlite3.Connection:
         # as_uri percent-encodes the characters that mean something in a URI: ? # %
         uri = self.path.as_uri() + options
-        return sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection.text_factory = _text
+        return connection
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from one that is put in its place, or None where there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def _text(stored: bytes) -> str:
+    """Decode text that another program may have stored in a wrong encoding, rather than lose the whole collection over it."""
+    return stored.decode("utf-8", "replace")

@@ -130,23 +130,27 @@ def field_page(
     return FieldPage(data.field.name, data.field.kind, values, len(order), more, _covered(data, mask), _span(data, counts))
 
 
-def example_filter(filter_index: FilterIndex) -> dict[str, object]:
+def example_filter(filter_index: FilterIndex, among: Mask | None = None) -> dict[str, object]:
     """Return a filter made of real values that at least one item passes, ready to be pasted; {} when no field has any value.
+
+    With `among`, (N,) bool, at least one of those items passes it.
 
     It shows a value or a list of a text field and, where an item has both, a range of another field.
     """
-    usable = [data for field in filter_index.fields if _is_plain(field) and (data := filter_index.data(field)).values.counts().any()]
-    texts = sorted((data for data in usable if data.field.kind == "text"), key=_example_rank)
+    usable = [data for field in filter_index.fields if _is_plain(field) and (data := filter_index.data(field)).values.counts(among).any()]
+    texts = sorted((data for data in usable if data.field.kind == "text"), key=lambda data: _example_rank(data, among))
     ranges = [data for data in usable if data.field.kind in RANGE_KINDS]
     if not texts:
-        return {} if not ranges else _range_example(ranges[0], None)
+        return {} if not ranges else _range_example(ranges[0], among)
     first = texts[0]
-    counts = first.values.counts()
+    counts = first.values.counts(among)
     best = _by_count(counts)[:2].tolist()
     chosen = [scalar_text(first.shown[at]) for at in best]
     mask = np.zeros_like(filter_index.catalog.mapped)
     for at in best:
         first.mark_values(mask, at, at + 1)
+    if among is not None:
+        mask &= among
     example: dict[str, object] = {first.field.name: chosen if len(chosen) > 1 else chosen[0]}
     for data in ranges:
         if data.values.counts(mask).any():
@@ -212,9 +216,9 @@ def _is_plain(field: Field) -> bool:
     return folded(field.name.strip()) not in ("any", "all", "not", "field", "is", "root", "kind")
 
 
-def _example_rank(data: FieldData) -> tuple[bool, bool, bool, int]:
+def _example_rank(data: FieldData, among: Mask | None) -> tuple[bool, bool, bool, int]:
     """Sort fields with a handful of values, none of them nearly everywhere, before yes-or-no fields, titles and ids."""
-    counts = data.values.counts()
+    counts = data.values.counts(among)
     distinct, total = int(np.count_nonzero(counts)), int(counts.sum())
     return distinct > min(200, total // 2), distinct < 4, 2 * int(counts.max(initial=0)) > total, -total
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,8 @@ from mcp_server.stores.schema import Schema, Tagset
 from mcp_server.stores.taggings import read_taggings, read_tags
 
 logger = logging.getLogger(__name__)
+
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
 
 Ints = NDArray[np.int64]
 
@@ -94,7 +97,7 @@ def _index_tagset(database: Database, schema: Schema, findings: list[str]) -> Ta
 
 
 def _whole(value: object) -> int | None:
-    if isinstance(value, str) and value.strip().lstrip("-").isdecimal() and len(value) < 20:
+    if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
         return int(value)
     if isinstance(value, float) and value.is_integer():
         return int(value)

@@ -67,21 +67,20 @@ class Sessions:
         self._most_ids = most_ids
         self._most_sessions = most_sessions
         self._lock = threading.RLock()  # one connection: each use takes milliseconds
-        with _reported():
+        self._db: sqlite3.Connection | None = None
+        with self._reported():
             try:
                 self._db = self._opened()
             except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError):
+                if not _is_damage(error):
                     raise
-                aside = file.with_name(f"{file.name}.damaged-{int(now())}")
-                file.rename(aside)
-                logger.warning("sessions.damaged set_aside=%s", aside.name)
+                self._set_aside()
                 self._db = self._opened()
 
     def check(self, session: str) -> None:
         """Raise UnknownSessionError unless `session` is known and not expired."""
-        with _reported(), self._lock:
-            row = self._db.execute("SELECT used FROM sessions WHERE id = ?", (session,)).fetchone()
+        with self._reported(), self._lock:
+            row = self._connection.execute("SELECT used FROM sessions WHERE id = ?", (session,)).fetchone()
         if row is None or row[0] < self._now() - KEPT_SECONDS:
             raise UnknownSessionError(
                 f'Session "{clipped(session)}" is unknown or expired (kept 24 hours after last use). '
@@ -94,8 +93,8 @@ class Sessions:
         values = [session, collection]
         if query is not None:
             sql, values = sql + " AND query = ?", [*values, query]
-        with _reported(), self._lock:
-            rows = self._db.execute(sql, values).fetchall()
+        with self._reported(), self._lock:
+            rows = self._connection.execute(sql, values).fetchall()
         return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
 
     def remember(self, session: str | None, collection: str, query: str, ids: Sequence[MediaId], repeats: Repeats) -> str | None:
@@ -108,7 +107,7 @@ class Sessions:
             UnknownSessionError: the handle is unknown or expired.
             SessionStoreError: the file cannot be written.
         """
-        with _reported(), self._writing() as db:
+        with self._reported(), self._writing() as db:
             if session is None:
                 handle = "s_" + secrets.token_urlsafe(16)
                 self._make_room(db)
@@ -129,7 +128,8 @@ class Sessions:
     def close(self) -> None:
         """Close the file. The store must not be used afterwards."""
         with self._lock:
-            self._db.close()
+            if self._db is not None:
+                self._db.close()
 
     @staticmethod
     def _taken(db: sqlite3.Connection, session: str, collection: str, query: str | None, ids: Sequence[MediaId]) -> bool:
@@ -170,22 +170,51 @@ class Sessions:
     def _writing(self) -> Generator[sqlite3.Connection]:
         """One write transaction: committed at the end, rolled back when anything is raised."""
         with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
+            db = self._connection
+            db.execute("BEGIN IMMEDIATE")
             try:
-                yield self._db
+                yield db
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
+            db.execute("COMMIT")
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        if self._db is None:
+            self._db = self._opened()
+        return self._db
+
+    def _set_aside(self) -> None:
+        """Put a damaged file and what belongs to it under another name; the next use begins a new one."""
+        with self._lock:
+            if self._db is not None:
+                self._db.close()
+                self._db = None
+            for suffix in ("", "-wal", "-shm"):
+                part = self._file.with_name(self._file.name + suffix)
+                if part.exists():
+                    part.rename(self._file.with_name(f"{self._file.name}.damaged-{int(self._now())}{suffix}"))
+        logger.warning("sessions.damaged file=%s set_aside=true", self._file.name)
+
+    @contextmanager
+    def _reported(self) -> Generator[None]:
+        """Turn SQLite's and the file system's refusals into one sentence for the model; the cause is chained for the log."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            logger.error("sessions.failed error=%r", error)
+            if isinstance(error, sqlite3.Error) and _is_damage(error):
+                self._set_aside()
+                raise SessionStoreError(
+                    "The server's sessions were damaged and had to be given up. Nothing of this call was marked as seen. "
+                    "Call again without session; pass ids to skip in seen."
+                ) from error
+            raise SessionStoreError(
+                "The server cannot keep this session (its disk may be full or not writable). Nothing was marked as seen. Tell the user."
+            ) from error
 
 
-@contextmanager
-def _reported() -> Generator[None]:
-    """Turn SQLite's and the file system's refusals into one sentence for the model; the cause is chained for the log."""
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        logger.error("sessions.failed error=%r", error)
-        raise SessionStoreError(
-            "The server cannot keep this session (its disk may be full or not writable). Nothing was marked as seen. Tell the user."
-        ) from error
+def _is_damage(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

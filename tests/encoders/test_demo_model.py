@@ -139,3 +139,8 @@ def test_a_folder_without_weights_is_refused_rather_than_filled_at_random(demo_m
     with pytest.raises(ModelUnavailableError, match="could not be loaded") as caught:
         load_text_encoder(f"local-dir:{tmp_path}", "cpu", tmp_path)
     assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_picture_thinner_than_one_pixel_of_the_model_still_has_a_vector(images: OpenClipImages) -> None:
+    vectors = images.encode_images([Image.new("RGB", size, "red") for size in ((10, 3_000), (4_000, 1), (1, 1))])
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)

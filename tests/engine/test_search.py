@@ -275,6 +275,18 @@ def test_with_repeats_allowed_the_rest_of_the_session_is_still_counted(engine: S
     assert ids(again) == ids(first)[:3]
 
 
+def test_a_collection_put_in_the_place_of_another_is_served_at_the_next_call(tmp_path: Path) -> None:
+    for name, words in (("toys", "star"), ("new", "circle")):
+        (tmp_path / name).mkdir()
+        write_collection(tmp_path / name, [(m3.Media(7 if name == "toys" else 8, 0), words)])
+    with closing(open_world(tmp_path, WordEncoder())) as engine:
+        first = ask(engine)
+        assert ids(first) == [7]
+        for file in ("embeddings.zarr.zip", "collection.db"):
+            (tmp_path / "new" / file).replace(tmp_path / "toys" / file)
+        assert ids(ask(engine, session=first.session)) == [8]
+
+
 def test_a_text_longer_than_the_model_reads_is_answered_with_a_warning(engine: SearchEngine) -> None:
     outcome = ask(engine, "red " * 20)
     assert any("8 tokens" in warning for warning in outcome.warnings)

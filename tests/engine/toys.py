@@ -23,6 +23,7 @@ from mcp_server.indexes.opening import open_index
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.filter_index import FilterIndex
 from mcp_server.stores.sessions import Sessions
+from mcp_server.stores.thumbnails import PictureStore
 from tests import m3
 
 WORDS = ("red", "green", "blue", "circle", "square", "star", "big", "small")
@@ -69,7 +70,7 @@ def open_collection(folder: Path, name: str, encoder: BackgroundText) -> Collect
         filters=FilterIndex(catalog),
         load_index=lambda: open_index("zarr", embeddings, None, catalog.media_of_row),
         encoder=encoder,
-        media=Media("", ""),
+        media=Media(PictureStore.open(""), PictureStore.open("")),
     )
 
 

@@ -287,3 +287,29 @@ async def test_the_overview_stays_small_under_a_long_filter(engine: SearchEngine
         }
         overview = await call(client, "describe_filters", filters=filters)
         assert len(json.dumps(overview, ensure_ascii=False, separators=(",", ":"))) / 3.3 <= 600
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"filters": '{"not":{"title":{"contains":"\\ud800"}}}'},
+        {"filters": '{"\\ud800":"x"}'},
+        {"filters": '{"color":"\\udfff"}'},
+        {"seen": '["\\ud800"]'},
+    ],
+    ids=["contains", "field", "value", "id"],
+)
+async def test_a_lone_surrogate_inside_json_text_breaks_no_answer(engine: SearchEngine, arguments: dict[str, Any]) -> None:
+    async with connected(engine, "auto") as client:
+        result = await client.call_tool("clip_search", {"text": "cat", **arguments})
+        result.model_dump_json().encode("utf-8")
+        assert "\ud800" not in result.content[0].text  # pyright: ignore[reportAttributeAccessIssue]
+
+
+async def test_the_example_under_a_filter_matches_under_that_filter(engine: SearchEngine) -> None:
+    async with connected(engine, "auto") as client:
+        for category in (await call(client, "describe_filters", field="category"))["field"]["values"]:
+            narrowed = {"category": category}
+            example = (await call(client, "describe_filters", filters=narrowed))["example"]
+            found = await call(client, "clip_search", text="x", n=1, filters={"all": [narrowed, example]})
+            assert found["matching"] > 0, (category, example)

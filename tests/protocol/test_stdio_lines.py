@@ -56,6 +56,11 @@ def test_json_that_is_no_request_is_answered_under_its_own_id(line: bytes) -> No
     assert (answer.id, answer.error.code) == (5, -32600)
 
 
+def test_a_long_string_without_an_end_is_read_once() -> None:
+    answer = readable(b'{"a":"' + rb"\"" * 500_000)  # a reader that starts over at each quote would be at it for hours
+    assert isinstance(answer, JSONRPCError)
+
+
 def test_a_batch_is_answered_and_a_malformed_notification_is_left_alone() -> None:
     assert isinstance(readable(b'[{"jsonrpc":"2.0","id":1,"method":"ping"}]'), JSONRPCError)
     assert isinstance(readable(b'{"jsonrpc":"2.0","method":"x","params":3}'), str)

@@ -146,3 +146,12 @@ def test_a_writer_that_closes_after_our_reads_leaves_no_wal_behind(tmp_path: Pat
         assert catalog.items_at([0], "concise")[0].thumbnail_uri == "new"
         writer.close()
         assert [file.name for file in tmp_path.iterdir()] == ["c.db"]
+
+
+def test_text_in_a_wrong_encoding_costs_no_more_than_its_own_characters(tmp_path: Path) -> None:
+    path = m3.build(tmp_path / "c.db", [m3.Media(1, 0, tags={"title": ["caf\u00e9"]}), m3.Media(2, 1, tags={"title": ["tea"]})])
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE alphanumerical_tags SET value = CAST(x'636166e9' AS TEXT) WHERE value LIKE 'caf%'")
+    with Catalog.open(path, 2) as catalog:
+        assert [item.title for item in catalog.items_at([0, 1], "concise")] == ["caf\ufffd", "tea"]
+        assert FilterIndex(catalog).fields

@@ -165,3 +165,21 @@ def test_a_transaction_cut_off_in_the_middle_leaves_the_file_as_it_was(tmp_path:
         cut.close()  # without COMMIT, as when the process is killed
         assert sessions.shown(session, "demo").tolist() == [1]
         assert sessions.remember(session, "demo", "q", ids(2), "skip") == session
+
+
+def test_damage_found_while_in_use_is_set_aside_and_the_next_call_works(tmp_path: Path) -> None:
+    file = tmp_path / "sessions.db"
+    with closing(Sessions(file)) as sessions:
+        session = sessions.remember(None, "demo", "q", ids(*range(5_000)), "skip")
+        assert session
+    content = bytearray(file.read_bytes())
+    for at in range(4096, len(content), 4096):
+        content[at : at + 2_000] = b"\xa5" * 2_000
+    file.write_bytes(bytes(content))
+    with closing(Sessions(file)) as sessions:
+        with pytest.raises(SessionStoreError, match="without session"):
+            sessions.shown(session, "demo")
+        fresh = sessions.remember(None, "demo", "q", ids(1), "skip")
+        assert fresh
+        assert sessions.shown(fresh, "demo").tolist() == [1]
+    assert [path.name for path in tmp_path.glob("sessions.db.damaged-*")]
