@@ -40,7 +40,7 @@ class FieldStore:
         if found is not None:
             return found
         called = [field for field in self.fields if folded(field.bare_name) == wanted]
-        raise ambiguous_field(name, called) if called else unknown_field(name, self.fields)
+        raise ambiguous_field(name, called) if called else unknown_field(name, self.fields, lambda field: len(self.data(field).shown))
 
     def tagset(self, tagset_id: int, tagtype_id: int | None) -> Field:
         """Return the field that tagset `tagset_id` is of.

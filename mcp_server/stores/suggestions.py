@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -16,14 +16,15 @@ _CANDIDATES = 2_000
 """How many values are compared letter by letter; comparing every title of a large collection would take seconds."""
 
 
-def unknown_field(name: str, fields: Sequence[Field]) -> UnknownFieldError:
-    """Return the error for a field that is not there: the nearest names, and all of them if they fit."""
+def unknown_field(name: str, fields: Sequence[Field], values_of: Callable[[Field], int]) -> UnknownFieldError:
+    """Return the error for a field that is not there: the nearest names and how many values each has, and all names if they fit."""
     if not fields:
         return UnknownFieldError(f'There is no field "{clipped(name)}": this collection has nothing to filter by. Leave filters out.')
     start = f'There is no field "{clipped(name)}".'
-    close = nearest(name, [field.name for field in fields])
+    named = {field.name: field for field in fields}
+    close = [f'"{clipped(near)}" ({values_of(named[near]):,} values)' for near in nearest(name, list(named))]
     if close:
-        start += f" Nearest: {_listed(close)}."
+        start += f" Nearest: {', '.join(close)}."
     every = f" Fields: {', '.join(f'{clipped(field.name)} ({field.kind})' for field in fields)}."
     if len(fields) <= 20 and len(start) + len(every) <= MESSAGE_LIMIT:
         return UnknownFieldError(start + every)
