@@ -16,6 +16,7 @@ import numpy as np
 from mcp_server.config import LOCAL_DIR, CollectionConfig, Settings
 from mcp_server.encoders.checkpoints import weights_in_folder
 from mcp_server.encoders.models import cache_paths, model_width
+from mcp_server.engine.opening import width_mismatch
 from mcp_server.errors import CollectionError, ConfigError
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.filter_index import FilterIndex
@@ -97,15 +98,11 @@ def _contents(config: CollectionConfig, settings: Settings) -> Iterator[Finding]
     size, width = embeddings.rows.shape
     yield Finding("ok", config.name, f"embeddings: {size:,} rows, {width} wide, {embeddings.rows.dtype}")
     try:
-        expected = model_width(config.model, settings.cache_folder)
+        mismatch = width_mismatch(config, settings, width)
     except ConfigError:
-        expected = None  # already reported with the model
-    if expected is not None and expected != width:
-        yield Finding(
-            "PROBLEM",
-            config.name,
-            f"the embeddings are {width} wide, the model {config.model} is {expected} wide. Set Model to the one that made them.",
-        )
+        mismatch = None  # already reported with the model
+    if mismatch is not None:
+        yield Finding("PROBLEM", config.name, mismatch)
     with closing(Catalog.open(config.database_file, size, embeddings.unusable)) as catalog:
         yield Finding("ok", config.name, f"catalog: {catalog.indexed:,} indexed items, {catalog.schema}")
         for finding in catalog.findings:

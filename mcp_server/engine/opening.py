@@ -72,14 +72,11 @@ def open_collection(config: CollectionConfig, settings: Settings, encoder: Backg
             )
     _, width = embeddings_shape(config.embeddings_file)
     try:
-        expected = model_width(config.model, settings.cache_folder)
+        mismatch = width_mismatch(config, settings, width)
     except ConfigError as error:
         raise CollectionError(f"[{config.name}] {error}") from error
-    if expected is not None and width != expected:
-        raise IndexMismatchError(
-            f"[{config.name}] the embeddings are {width} wide, the model {config.model} is {expected} wide. "
-            "Set Model to the model that made the embeddings."
-        )
+    if mismatch is not None:
+        raise IndexMismatchError(f"[{config.name}] {mismatch}")
     embeddings = load_embeddings(config.embeddings_file)
     catalog = Catalog.open(config.database_file, embeddings.size, embeddings.unusable)
     for finding in catalog.findings:
@@ -93,6 +90,18 @@ def open_collection(config: CollectionConfig, settings: Settings, encoder: Backg
         media=Media(PictureStore.open(config.thumbnail_base), PictureStore.open(config.original_base)),
         audit=AuditLog(config.log_directory, config.name) if config.log_directory else None,
     )
+
+
+def width_mismatch(config: CollectionConfig, settings: Settings, width: int) -> str | None:
+    """Return why embeddings of `width` do not fit the model of `config`; None when they do, or when its width is not known yet.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    expected = model_width(config.model, settings.cache_folder)
+    if expected in (None, width):
+        return None
+    return f"the embeddings are {width} wide, the model {config.model} is {expected} wide. Set Model to the model that made the embeddings."
 
 
 def _refuse(reason: str) -> Collection:

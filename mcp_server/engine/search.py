@@ -14,11 +14,12 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from mcp_server.domain.filters import Filter, canonical
+from mcp_server.domain.filters import canonical
 from mcp_server.domain.search import EncodedText, HiddenCounts, Hit, Neighbors, SearchOutcome, SearchRequest
 from mcp_server.engine.collection import Collection
 from mcp_server.engine.shelf import Shelf
 from mcp_server.engine.skips import SkipSet, build_skip_set
+from mcp_server.stores.catalog import Found
 from mcp_server.stores.sessions import Sessions
 
 logger = logging.getLogger(__name__)
@@ -50,15 +51,19 @@ class SearchEngine:
         excluded = _excluded(collection, request)
         if request.session is not None:
             self._sessions.check(request.session)
-        seen = self._seen(collection, request, query)
-        skip = build_skip_set(collection.catalog.mapped, selection.mask, seen.rows, excluded.rows)
+        seen = collection.catalog.rows_of(request.seen)
+
+        def skip_set() -> SkipSet:
+            shown = self._shown(collection, request, query)
+            return build_skip_set(collection.catalog.mapped, selection.mask, np.concatenate([seen.rows, shown]), excluded.rows)
+
+        skip = skip_set()
         clock.lap("skip")
         text = collection.encoder.encode_text(request.text, waiting) if skip.allowed else None  # nothing allowed: no need of the model
         clock.lap("encode")
         with self._turns.of(request.session):
             while True:
-                seen = self._seen(collection, request, query)
-                skip = build_skip_set(collection.catalog.mapped, selection.mask, seen.rows, excluded.rows)
+                skip = skip_set()  # calls that had their turn meanwhile have shown more
                 found = _nearest(collection, request, skip, text)
                 clock.lap("index")
                 items = collection.catalog.items_at(found.near.rows, request.detail)
@@ -88,12 +93,12 @@ class SearchEngine:
         self.shelf.close()
         self._sessions.close()
 
-    def _seen(self, collection: Collection, request: SearchRequest, query: str) -> _Rows:
-        given = collection.catalog.rows_of(request.seen)
+    def _shown(self, collection: Collection, request: SearchRequest, query: str) -> NDArray[np.int64]:
+        """Return the rows that the session has shown and that `repeats` forbids to show again."""
         if request.session is None or request.repeats == "allow":
-            return _Rows(given.rows, given.unknown)
+            return np.empty(0, np.int64)
         shown = self._sessions.shown(request.session, collection.name, query if request.repeats == "query" else None)
-        return _Rows(np.concatenate([given.rows, collection.catalog.rows_of(shown).rows]), given.unknown)
+        return collection.catalog.rows_of(shown).rows
 
     def _unseen(self, collection: Collection, request: SearchRequest, skip: SkipSet, shown_now: NDArray[np.int64]) -> int:
         """Count the matches not yet shown; with `repeats` "allow", what was shown before is no part of the skip set."""
@@ -105,12 +110,12 @@ class SearchEngine:
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Rows of the ids a caller named, and how many ids had none."""
+class _Excluded:
+    """Rows of the items and groups a caller excluded, and how many of either have none."""
 
     rows: NDArray[np.int64]
     unknown: int
-    unknown_groups: int = 0
+    unknown_groups: int
 
 
 @dataclass(frozen=True)
@@ -128,17 +133,16 @@ def _nearest(collection: Collection, request: SearchRequest, skip: SkipSet, text
     return _Found(near, hidden)
 
 
-def _excluded(collection: Collection, request: SearchRequest) -> _Rows:
+def _excluded(collection: Collection, request: SearchRequest) -> _Excluded:
     items = collection.catalog.rows_of(request.excluded)
     groups = collection.catalog.rows_of_groups(request.excluded_groups)
-    return _Rows(np.concatenate([items.rows, groups.rows]), items.unknown, groups.unknown)
+    return _Excluded(np.concatenate([items.rows, groups.rows]), items.unknown, groups.unknown)
 
 
 def _query_key(request: SearchRequest) -> str:
     """Name what `repeats="query"` means by the same query: text and filters; the collection is kept beside it."""
-    filters: Filter | None = request.filters
     words = " ".join(request.text.casefold().split())
-    raw = json.dumps([words, "" if filters is None else canonical(filters)])
+    raw = json.dumps([words, "" if request.filters is None else canonical(request.filters)])
     return hashlib.sha256(raw.encode()).hexdigest()[:24]
 
 
@@ -155,7 +159,7 @@ def _short_reason(request: SearchRequest, skip: SkipSet, returned: int) -> str |
 
 
 def _warnings(
-    collection: Collection, request: SearchRequest, skip: SkipSet, text: EncodedText | None, seen: _Rows, excluded: _Rows
+    collection: Collection, request: SearchRequest, skip: SkipSet, text: EncodedText | None, seen: Found, excluded: _Excluded
 ) -> Iterable[str]:
     if text is not None and text.truncated:
         yield f"The text is longer than the {text.token_limit} tokens the model reads; its end was ignored."

@@ -15,6 +15,7 @@ import pytest
 from mcp import Client
 
 from mcp_server.config import demo_folder
+from tests.process.handshake import INITIALIZE
 
 TOKEN = "only-for-this-test"
 
@@ -79,17 +80,11 @@ def test_a_web_page_from_an_allowed_origin_may_call_and_another_may_not(folder: 
     config.write_text("[SERVER]\nAllowedOrigins = https://app.example.org\n" + text, encoding="utf-8")
     process, address = started(config)
     headers = {"Accept": "application/json, text/event-stream"}
-    body = {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "initialize",
-        "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}},
-    }
     ours = {"Origin": "https://app.example.org"}
     asked = {**ours, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
     preflight = httpx.options(address, headers=asked)
-    allowed = httpx.post(address, json=body, headers={**headers, **ours})
-    refused = httpx.post(address, json=body, headers={**headers, "Origin": "https://evil.example"})
+    allowed = httpx.post(address, json=INITIALIZE, headers={**headers, **ours})
+    refused = httpx.post(address, json=INITIALIZE, headers={**headers, "Origin": "https://evil.example"})
     assert stopped(process) == 0
     assert (preflight.status_code, allowed.status_code, refused.status_code) == (200, 200, 403)
     assert allowed.headers["Access-Control-Allow-Origin"] == "https://app.example.org"
@@ -114,16 +109,10 @@ def test_with_a_token_every_request_must_carry_it(folder: Path) -> None:
     server = f"[SERVER]\nToken = {TOKEN}\nAllowedHosts = 127.0.0.1:*\n"
     config.write_text(server + (folder / "config.ini").read_text(encoding="utf-8").replace("[SERVER]", "[LOGGING]"), encoding="utf-8")
     process, address = started(config)
-    body = {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "initialize",
-        "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}},
-    }
     headers = {"Accept": "application/json, text/event-stream"}
-    refused = httpx.post(address, json=body, headers=headers)
-    wrong = httpx.post(address, json=body, headers={**headers, "Authorization": "Bearer guess"})
-    passed = httpx.post(address, json=body, headers={**headers, "Authorization": f"bearer {TOKEN}"})
+    refused = httpx.post(address, json=INITIALIZE, headers=headers)
+    wrong = httpx.post(address, json=INITIALIZE, headers={**headers, "Authorization": "Bearer guess"})
+    passed = httpx.post(address, json=INITIALIZE, headers={**headers, "Authorization": f"bearer {TOKEN}"})
     assert stopped(process) == 0
     assert (refused.status_code, wrong.status_code, passed.status_code) == (401, 401, 200)
     assert refused.headers["WWW-Authenticate"] == "Bearer"

@@ -19,13 +19,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from mcp_server.config import demo_folder
-
-INITIALIZE = {
-    "jsonrpc": "2.0",
-    "id": 1,
-    "method": "initialize",
-    "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}},
-}
+from tests.process.handshake import INITIALIZE
 
 
 class Server:
