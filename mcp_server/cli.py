@@ -1,4 +1,7 @@
-"""The commands: serve, search, filters, doctor, ingest. Exit status 0: fine, 1: failed, 2: bad configuration, files or arguments."""
+"""The commands: serve, search, filters, doctor, and those of `cli_collections` that make collections.
+
+Exit status 0: fine, 1: failed, 2: bad configuration, files or arguments.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import argparse
 import json
 import logging
 import math
-import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -14,14 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcp_server import __version__
-from mcp_server.config import DEFAULT_MODEL, LOCAL_DIR, Settings, load_settings
+from mcp_server.cli_collections import add_collection_commands
+from mcp_server.config import Settings, load_settings
 from mcp_server.errors import CallerError, CollectionError, ConfigError, IngestError, ModelUnavailableError, SearchServerError
+from mcp_server.logs import log_to_stderr
 
 if TYPE_CHECKING:
     from mcp_server.engine.search import SearchEngine
-
-QUIET = ("faiss", "httpx", "httpx2", "huggingface_hub", "mcp", "open_clip", "PIL", "sse_starlette", "urllib3", "uvicorn.access")
-"""Other packages' loggers, kept to warnings so that one line a search stays readable."""
 
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter from others; Python's 5 ms would make calls crawl while the model's packages are imported."""
@@ -130,63 +131,9 @@ def doctor(options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def ingest(options: argparse.Namespace) -> int:
-    """Turn a folder of pictures into a collection."""
-    from tqdm import tqdm
-
-    from mcp_server.ingest.run import ingest_folder
-
-    if not options.folder.is_dir():
-        raise IngestError(f"There is no folder {options.folder}. Give the folder that holds the pictures.")
-    name = options.name or re.sub(r"[^A-Za-z0-9_-]+", "-", options.folder.absolute().name).strip("-")
-    config_file = options.config or (options.out / "config.ini" if options.out else Path("data/config.ini"))
-    known = load_settings(config_file, options.root) if config_file.is_file() else None
-    _log_to_stderr("WARNING")
-    with tqdm(unit=" pictures", file=sys.stderr, disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        report = ingest_folder(
-            options.folder,
-            options.out or config_file.parent / name,
-            config_file,
-            name,
-            _model(options.model) or (known.model if known else DEFAULT_MODEL),
-            options.device or (known.model_device if known else "auto"),
-            options.metadata,
-            progress,
-            root=options.root,
-            original_base=options.originals,
-            replace=options.replace,
-        )
-    print(f"{report.added:,} pictures in collection {name}, {report.groups:,} groups, {report.seconds:.0f} s")
-    if report.fields:
-        print("fields: " + ", ".join(f"{field.name} ({field.kind})" for field in report.fields))
-    if report.left_out:
-        print(f"left out, since their names are not usable as fields: {', '.join(report.left_out)}")
-    for count, what in ((report.without_row, "pictures have no metadata row"), (report.unmatched_rows, "metadata rows name no picture")):
-        if count:
-            print(f"{count:,} {what}")
-    for line in report.bad_lines:
-        print(f"metadata line {line.number}: {line.reason}")
-    for failure in report.failed:
-        print(f"not read: {failure.source}: {failure.reason}")
-    print(f'Try: clip-search-mcp search "your words" --config {config_file} --collection {name}')
-    return 0
-
-
-def _model(value: str | None) -> str | None:
-    """Return `value` with a local-dir path made absolute: on a command line it starts at the working directory."""
-    if value is not None and value.startswith(LOCAL_DIR):
-        return LOCAL_DIR + str(Path(value.removeprefix(LOCAL_DIR)).absolute())
-    return value
-
-
 def _settings(options: argparse.Namespace) -> Settings:
     settings = load_settings(options.config, options.root)
-    _log_to_stderr("ERROR" if options.command in (search, filters, doctor) else settings.log_level)
+    log_to_stderr("ERROR" if options.command in (search, filters, doctor) else settings.log_level)
     for warning in settings.warnings:
         logging.getLogger(__name__).warning("config.odd %s", warning)
     return settings
@@ -195,13 +142,6 @@ def _settings(options: argparse.Namespace) -> Settings:
 def _say_waiting(seconds: float) -> None:
     if seconds >= 10:
         print(f"\rloading the model ({seconds:.0f} s so far; a first download takes minutes)", end="", file=sys.stderr, flush=True)
-
-
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True)
-    for name in QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
 
 
 def _engine(options: argparse.Namespace) -> SearchEngine:
@@ -265,14 +205,5 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("doctor", parents=[common], help="check configuration, model, catalog, embeddings and index")
     one.set_defaults(command=doctor)
 
-    one = commands.add_parser("ingest", parents=[common], help="turn a folder of pictures into a collection")
-    one.add_argument("folder", type=Path, metavar="FOLDER", help="pictures, in any depth of folders")
-    one.add_argument("--metadata", type=Path, metavar="FILE.jsonl", help='one JSON object a picture; "file" names the picture')
-    one.add_argument("--name", help="the collection's name; default: the folder's")
-    one.add_argument("--model", help=f"open_clip name, hf-hub:org/repo or local-dir:PATH; default: {DEFAULT_MODEL}")
-    one.add_argument("--device", help="auto, cpu, cuda, cuda:N or mps; default: the configuration's ModelDevice, auto")
-    one.add_argument("--originals", metavar="BASE", help="URL, folder or zip where the full pictures are; default: FOLDER")
-    one.add_argument("--out", type=Path, help="where to write the collection; default: beside the configuration")
-    one.add_argument("--replace", action="store_true", help="replace a collection of that name")
-    one.set_defaults(command=ingest)
+    add_collection_commands(commands, common)
     return parser

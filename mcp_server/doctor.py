@@ -9,17 +9,20 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from mcp_server.config import LOCAL_DIR, CollectionConfig, Settings
 from mcp_server.encoders.checkpoints import weights_in_folder
 from mcp_server.encoders.models import cache_paths, model_width
-from mcp_server.engine.opening import width_mismatch
+from mcp_server.engine.opening import EmbeddingsReader, open_files, width_mismatch
 from mcp_server.errors import CollectionError, ConfigError
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.filter_index import FilterIndex
+
+if TYPE_CHECKING:
+    from mcp_server.indexes.embeddings import Embeddings
 
 Level = Literal["ok", "note", "PROBLEM"]
 
@@ -91,10 +94,8 @@ def _collection(config: CollectionConfig, settings: Settings) -> Iterator[Findin
 
 
 def _contents(config: CollectionConfig, settings: Settings) -> Iterator[Finding]:
-    from mcp_server.indexes.embeddings import load_embeddings
-    from mcp_server.indexes.opening import check_index, open_index
-
-    embeddings = load_embeddings(config.embeddings_file)
+    opened = open_files(config, EmbeddingsReader(config.embeddings_file))
+    embeddings = opened.embeddings
     size, width = embeddings.rows.shape
     yield Finding("ok", config.name, f"embeddings: {size:,} rows, {width} wide, {embeddings.rows.dtype}")
     try:
@@ -103,17 +104,31 @@ def _contents(config: CollectionConfig, settings: Settings) -> Iterator[Finding]
         mismatch = None  # already reported with the model
     if mismatch is not None:
         yield Finding("PROBLEM", config.name, mismatch)
-    with closing(Catalog.open(config.database_file, size, embeddings.unusable)) as catalog:
+    with closing(opened.catalog) as catalog:
         yield Finding("ok", config.name, f"catalog: {catalog.indexed:,} indexed items, {catalog.schema}")
         for finding in catalog.findings:
             yield Finding("note", config.name, finding)
         yield from _round_trip(config, catalog)
         fields = FilterIndex(catalog).fields
         yield Finding("ok", config.name, f"fields: {', '.join(field.name for field in fields) or 'none'}")
-        index = open_index(config.index_type, embeddings, config.faiss_file, catalog.media_of_row)
-        for finding in check_index(index, embeddings):
-            yield Finding("note", config.name, finding)
-        yield Finding("ok", config.name, f"index: {config.index_type}, {index.size:,} rows")
+        yield from _index(config, embeddings, catalog)
+
+
+def _index(config: CollectionConfig, embeddings: Embeddings, catalog: Catalog) -> Iterator[Finding]:
+    from mcp_server.indexes.opening import check_index, open_index
+
+    try:
+        index = open_index(config.index_type, embeddings, config.faiss_file, catalog.media_of_row, config.embeddings_file)
+    except CollectionError as error:
+        yield Finding(
+            "PROBLEM",
+            config.name,
+            f"{error} Until then every search is answered exactly from the embeddings; run `clip-search-mcp index build`.",
+        )
+        return
+    for finding in check_index(index, embeddings):
+        yield Finding("note", config.name, finding)
+    yield Finding("ok", config.name, f"index: {config.index_type}, {index.size:,} rows")
 
 
 def _round_trip(config: CollectionConfig, catalog: Catalog) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ SearchServerError
 ├── SessionStoreError      the server cannot keep sessions; the caller's arguments are fine
 ├── CollectionError        a collection cannot be opened or read: found by `doctor`
 │   ├── CatalogError           the SQLite file
+│   │   └── CatalogReplacedError   another file took its place: begin again with that one
 │   └── IndexMismatchError     embeddings, index and model do not fit each other
 ├── IngestError            a folder cannot be turned into a collection
 └── ConfigError            the configuration cannot be used: found when starting
@@ -96,6 +97,10 @@ class CollectionError(SearchServerError):
 
 class CatalogError(CollectionError):
     """The SQLite file is missing, damaged or not in a known schema."""
+
+
+class CatalogReplacedError(CatalogError):
+    """Another file has taken the catalog's place; a call that began on the old one can begin again on the new one."""
 
 
 class IndexMismatchError(CollectionError):

@@ -127,11 +127,15 @@ def test_ingest_makes_a_folder_searchable_with_one_command(capsys: pytest.Captur
     command = ["ingest", str(pictures), "--metadata", str(tmp_path / "rows.jsonl"), "--name", "mine", "--model", MODEL]
     status, out, _ = run(capsys, [*command, "--config", str(config)])
     assert status == 0
-    assert "3 pictures in collection mine" in out
+    assert "added 3, unchanged 0, changed 0, removed 0, failed 1" in out
+    assert "collection mine: 3 pictures" in out
     assert "not read: broken.jpg" in out
     status, out, _ = run(capsys, ["search", "green", "--config", str(config), "--filters", '{"year": {"gte": 2021}}', "--json"])
     assert status == 0
     assert {hit["uri"] for hit in json.loads(out)["hits"]} == {"green.png", "blue.png"}
-    status, _, err = run(capsys, [*command, "--config", str(config)])
+    status, out, _ = run(capsys, [*command, "--config", str(config)])
+    assert status == 0
+    assert "added 0, unchanged 3, changed 0, removed 0, failed 1" in out
+    status, _, err = run(capsys, ["ingest", str(tmp_path), "--name", "mine", "--config", str(config)])
     assert status == 2
     assert "--replace" in err

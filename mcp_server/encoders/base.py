@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from mcp_server.domain.search import EncodedText
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from mcp_server.encoders.sizing import Sizing
 
 
 class TextEncoder(Protocol):
@@ -39,6 +38,22 @@ class ImageEncoder(Protocol):
         """D, the length of every vector."""
         ...
 
-    def encode_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """Return (len(images), D) float32 unit vectors of RGB pictures of any size, preprocessed as the model was trained."""
+    @property
+    def sizing(self) -> Sizing:
+        """How pictures are cut for it."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """How many pictures one call should get."""
+        ...
+
+    def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return (B, D) float32 unit vectors of `pixels`, (B, height, width, 3) RGB as `sizing` says, row for row.
+
+        A picture of which the model makes no vector gets a row of zeros.
+
+        Raises:
+            EncoderError: the model failed; no picture is to blame.
+        """
         ...

@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from safetensors import SafetensorError
 from torch import nn
 
@@ -25,14 +24,15 @@ from mcp_server.domain.search import EncodedText
 from mcp_server.encoders import failures
 from mcp_server.encoders.cache import TowerRecord
 from mcp_server.encoders.checkpoints import locate
+from mcp_server.encoders.sizing import Sizing
 from mcp_server.encoders.tokens import Tokens
 from mcp_server.encoders.towers import TextTower, create_whole, published, tower_from_cache_or_hub, tower_from_folder
 from mcp_server.errors import ConfigError, EncoderError
 
 logger = logging.getLogger(__name__)
 
-_IMAGE_BATCH = 64
-THINNEST = 32
+_BATCH = {"cuda": 128, "mps": 64, "cpu": 32}
+"""Pictures in one call: enough to keep the device busy; on a CPU larger ones only take memory."""
 _LOAD_FAILURES = (RuntimeError, OSError, ValueError, ImportError, SafetensorError)
 
 
@@ -84,41 +84,64 @@ class OpenClipText:
 
 
 class OpenClipImages:
-    """The vision tower of an open_clip model with the model's own preprocessing. Safe to call from several threads: they take turns."""
+    """The vision tower of an open_clip model with the model's own preprocessing. Safe to call from several threads: they take turns.
 
-    def __init__(self, model: nn.Module, preprocess: Callable[[Image.Image], torch.Tensor], width: int, device: torch.device) -> None:
+    Attributes:
+        width: D, the length of every vector.
+        sizing: how pictures are cut for it.
+        device, dtype: where and in what the tower runs; float16 on CUDA, else float32.
+        batch: pictures in one call that suit the device.
+    """
+
+    def __init__(self, model: nn.Module, width: int, device: torch.device) -> None:
+        settings = cast("Any", model.visual).preprocess_cfg
         self.width = width
+        self.sizing = _sizing(settings)
         self.device = device
         self.dtype = torch.float16 if device.type == "cuda" else torch.float32
+        self.batch = _BATCH[device.type]
         self._encode = cast("Callable[[torch.Tensor], torch.Tensor]", model.encode_image)
-        self._preprocess = preprocess
+        self._mean, self._std = (_per_channel(settings[name], device) for name in ("mean", "std"))
         self._lock = threading.Lock()
 
-    def encode_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """Return (len(images), D) float32 unit vectors of pictures of any size and mode, in order. No pictures: (0, D).
+    def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return (B, D) float32 unit vectors of `pixels`, (B, height, width, 3) as `sizing` says, in order. B may be 0.
+
+        A picture of which the model makes no finite vector gets a row of zeros. Too many pictures for the device's memory go in halves.
 
         Raises:
-            EncoderError: the model failed, for instance out of memory.
+            EncoderError: the model failed, or one picture alone is too much for the memory.
         """
-        parts = [np.empty((0, self.width), np.float32)]
-        for start in range(0, len(images), _IMAGE_BATCH):
-            batch = torch.stack([self._preprocess(_not_too_thin(image.convert("RGB"))) for image in images[start : start + _IMAGE_BATCH]])
-            try:
-                with self._lock, torch.inference_mode():
-                    parts.append(self._encode(batch.to(self.device, self.dtype)).to(torch.float32).cpu().numpy())
-            except RuntimeError as error:
-                raise EncoderError(f"The image encoder failed on {len(batch)} pictures ({type(error).__name__}).") from error
-        return _unit(np.concatenate(parts))
+        if len(pixels) == 0:
+            return np.empty((0, self.width), np.float32)
+        try:
+            with self._lock, torch.inference_mode():
+                batch = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).to(torch.float32)
+                batch = ((batch / 255 - self._mean) / self._std).to(self.dtype).contiguous()
+                vectors = self._encode(batch).to(torch.float32).cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            if len(pixels) == 1:
+                raise EncoderError("The device has not enough memory for one picture. Set --device cpu, or a smaller model.") from error
+            half = len(pixels) // 2
+            return np.concatenate([self.encode_pixels(pixels[:half]), self.encode_pixels(pixels[half:])])
+        except RuntimeError as error:
+            logger.exception("encode.images_failed device=%s pictures=%d", self.device, len(pixels))
+            raise EncoderError(f"The image encoder failed on {len(pixels)} pictures ({type(error).__name__}).") from error
+        lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+        good = np.isfinite(lengths) & (lengths > 0)
+        return np.where(good, vectors / np.where(good, lengths, 1), 0).astype(np.float32)
 
 
-def _not_too_thin(image: Image.Image) -> Image.Image:
-    """Return `image`, on white where one side is more than `THINNEST` times the other: resizing would leave nothing of the shorter one."""
-    least = -(-max(image.size) // THINNEST)
-    if min(image.size) >= least:
-        return image
-    ground = Image.new("RGB", (max(image.width, least), max(image.height, least)), "white")
-    ground.paste(image, ((ground.width - image.width) // 2, (ground.height - image.height) // 2))
-    return ground
+def _sizing(settings: Mapping[str, Any]) -> Sizing:
+    size = settings["size"]
+    height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[-1]))
+    interpolation = "bilinear" if settings.get("interpolation") == "bilinear" else "bicubic"  # open_clip's "random" is bicubic here
+    return Sizing(height, width, settings.get("resize_mode") or "shortest", interpolation, int(settings.get("fill_color") or 0))
+
+
+def _per_channel(numbers: Any, device: torch.device) -> torch.Tensor:
+    three = list(numbers) if isinstance(numbers, list | tuple) else [numbers] * 3
+    return torch.tensor(three, dtype=torch.float32, device=device)[None, :, None, None]
 
 
 def pick_device(setting: str) -> torch.device:
@@ -170,11 +193,11 @@ def load_image_encoder(model: str, device: str) -> OpenClipImages:
     precision = "fp16" if place.type == "cuda" else "fp32"
     try:
         source = locate(model, published)
-        whole, preprocess = cast("tuple[nn.Module, Any]", create_whole(source, precision=precision, device=place, return_transform=True))
+        whole = cast("nn.Module", create_whole(source, precision=precision, device=place, return_transform=False))
     except _LOAD_FAILURES as error:
         raise failures.not_loaded(model, error) from error
     del whole.text  # half the memory of a SigLIP, and never used here
-    return OpenClipImages(whole.eval().requires_grad_(False), preprocess, int(source.config["embed_dim"]), place)
+    return OpenClipImages(whole.eval().requires_grad_(False), int(source.config["embed_dim"]), place)
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

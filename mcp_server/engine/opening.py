@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import ReferenceType, ref
 
 from mcp_server.config import CollectionConfig, Settings
 from mcp_server.encoders.loading import BackgroundText, text_loader
@@ -13,15 +16,20 @@ from mcp_server.encoders.models import model_width
 from mcp_server.engine.collection import Collection, Media
 from mcp_server.engine.search import SearchEngine
 from mcp_server.engine.shelf import Shelf
-from mcp_server.errors import CollectionError, ConfigError, IndexMismatchError
+from mcp_server.errors import CatalogReplacedError, CollectionError, ConfigError, IndexMismatchError
 from mcp_server.stores.audit import AuditLog
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.filter_index import FilterIndex
 from mcp_server.stores.sessions import SESSIONS_FILE, Sessions
 from mcp_server.stores.thumbnails import PictureStore
 
+if TYPE_CHECKING:
+    from mcp_server.indexes.embeddings import Embeddings
+
 logger = logging.getLogger(__name__)
 
+OPENING_ATTEMPTS = 5
+"""How often a collection is opened from the beginning because its files were replaced meanwhile."""
 PATIENCE_SECONDS = 25.0
 """How long a call waits for the model: less than the minute after which clients give up."""
 
@@ -40,10 +48,12 @@ def open_engine(settings: Settings, sessions_file: Path | None = None, patience_
         for model in dict.fromkeys(config.model for config in settings.collections)
     }
     openers: dict[str, Callable[[], Collection]] = {
-        config.name: partial(open_collection, config, settings, encoders[config.model]) for config in settings.collections
+        config.name: partial(open_collection, config, settings, encoders[config.model], EmbeddingsReader(config.embeddings_file))
+        for config in settings.collections
     }
     openers |= {name: partial(_refuse, reason) for name, reason in settings.refused}
-    return SearchEngine(Shelf(openers), Sessions(sessions_file or settings.state_folder / SESSIONS_FILE))
+    watched = {config.name: partial(stamps, config.embeddings_file, config.faiss_file) for config in settings.collections}
+    return SearchEngine(Shelf(openers, watched), Sessions(sessions_file or settings.state_folder / SESSIONS_FILE))
 
 
 def background_encoder(model: str, settings: Settings, patience_seconds: float) -> BackgroundText:
@@ -56,14 +66,18 @@ def background_encoder(model: str, settings: Settings, patience_seconds: float) 
     return BackgroundText(load, model, width, patience_seconds)
 
 
-def open_collection(config: CollectionConfig, settings: Settings, encoder: BackgroundText) -> Collection:
+def open_collection(
+    config: CollectionConfig, settings: Settings, encoder: BackgroundText, reader: EmbeddingsReader | None = None
+) -> Collection:
     """Open the catalog and the embeddings of `config` and check them against the model; a FAISS index is read on first use.
+
+    `reader` reads the embeddings; give the same one each time a collection is opened anew.
 
     Raises:
         CollectionError: a file is missing or damaged, or they do not fit each other.
     """
-    from mcp_server.indexes.embeddings import embeddings_shape, load_embeddings
-    from mcp_server.indexes.opening import open_index
+    from mcp_server.indexes.embeddings import embeddings_shape
+    from mcp_server.indexes.opening import open_index_or_exact
 
     for file in (config.database_file, config.embeddings_file, config.faiss_file):
         if file is not None and not file.exists():
@@ -77,19 +91,89 @@ def open_collection(config: CollectionConfig, settings: Settings, encoder: Backg
         raise CollectionError(f"[{config.name}] {error}") from error
     if mismatch is not None:
         raise IndexMismatchError(f"[{config.name}] {mismatch}")
-    embeddings = load_embeddings(config.embeddings_file)
-    catalog = Catalog.open(config.database_file, embeddings.size, embeddings.unusable)
+    opened = open_files(config, reader or EmbeddingsReader(config.embeddings_file))
+    catalog, embeddings = opened.catalog, opened.embeddings
     for finding in catalog.findings:
         logger.warning("collection.finding name=%s %s", config.name, finding)
     return Collection(
         config.name,
         catalog=catalog,
         filters=FilterIndex(catalog),
-        load_index=partial(open_index, config.index_type, embeddings, config.faiss_file, catalog.media_of_row),
+        load_index=partial(
+            open_index_or_exact, config.index_type, embeddings, config.faiss_file, catalog.media_of_row, config.embeddings_file
+        ),
         encoder=encoder,
         media=Media(PictureStore.open(config.thumbnail_base), PictureStore.open(config.original_base)),
         audit=AuditLog(config.log_directory, config.name) if config.log_directory else None,
     )
+
+
+@dataclass(frozen=True)
+class OpenFiles:
+    """A catalog and the embeddings it belongs to."""
+
+    catalog: Catalog
+    embeddings: Embeddings
+
+
+class EmbeddingsReader:
+    """Reads the embeddings of one collection; what is still in use and still what the file holds is not read again."""
+
+    def __init__(self, file: Path) -> None:
+        """Read nothing yet."""
+        self._file = file
+        self._stamp: Hashable = None
+        self._last: ReferenceType[Embeddings] | None = None
+
+    def read(self) -> Embeddings:
+        """Return the embeddings. Raises what `load_embeddings` raises."""
+        from mcp_server.indexes.embeddings import load_embeddings
+
+        stamp = stamps(self._file)
+        last = self._last() if self._last is not None and self._stamp == stamp else None
+        if last is None:
+            last = load_embeddings(self._file)
+            # replaced while being read: next time they are read again
+            self._stamp, self._last = stamp, ref(last) if stamps(self._file) == stamp else None
+        return last
+
+
+def open_files(config: CollectionConfig, reader: EmbeddingsReader) -> OpenFiles:
+    """Open embeddings and catalog of one and the same version, however often they are replaced meanwhile.
+
+    Whoever replaces them puts the embeddings in place first and the catalog last, so embeddings that are not older than the catalog fit it.
+
+    Raises:
+        CollectionError: a file is missing or damaged, or they were replaced over and over.
+    """
+    for _ in range(OPENING_ATTEMPTS):
+        before = stamps(config.embeddings_file)
+        try:
+            embeddings = reader.read()
+            catalog = Catalog.open(config.database_file, embeddings.size, embeddings.unusable)
+        except CatalogReplacedError:
+            continue
+        except CollectionError:
+            if stamps(config.embeddings_file) == before:
+                raise
+            continue
+        if stamps(config.embeddings_file) == before and not catalog.database.is_replaced:
+            return OpenFiles(catalog, embeddings)
+        catalog.close()
+    raise CollectionError(f"[{config.name}] its files were replaced again and again while being opened. Let their writer finish.")
+
+
+def stamps(*files: Path | None) -> Hashable:
+    """Return what changes when one of `files` is replaced or written to; a file that is not there counts as well."""
+    return tuple(_stamp(file) for file in files)
+
+
+def _stamp(file: Path | None) -> tuple[int, int, int, int] | None:
+    try:
+        stat = file.stat() if file is not None else None
+    except OSError:
+        return None
+    return (stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size) if stat is not None else None
 
 
 def width_mismatch(config: CollectionConfig, settings: Settings, width: int) -> str | None:

@@ -44,8 +44,16 @@ class SearchEngine:
             SessionStoreError: the session cannot be saved.
             CollectionError: the collection cannot be read.
         """
+        return self.shelf.with_collection(request.collection, lambda collection: self._walk(collection, request, waiting))
+
+    def close(self) -> None:
+        """Close the collections and the sessions."""
+        self.shelf.close()
+        self._sessions.close()
+
+    def _walk(self, collection: Collection, request: SearchRequest, waiting: Callable[[float], None] | None) -> SearchOutcome:
+        """Answer `request` from `collection`; what is read from its files is read before anything is marked as shown."""
         clock = _Clock()
-        collection = self.shelf.collection(request.collection)
         selection = collection.filters.evaluate(request.filters)
         query = _query_key(request)
         excluded = _excluded(collection, request)
@@ -61,6 +69,7 @@ class SearchEngine:
         clock.lap("skip")
         text = collection.encoder.encode_text(request.text, waiting) if skip.allowed else None  # nothing allowed: no need of the model
         clock.lap("encode")
+        warnings = tuple(_warnings(collection, request, skip, text, seen, excluded))
         with self._turns.of(request.session):
             while True:
                 skip = skip_set()  # calls that had their turn meanwhile have shown more
@@ -83,15 +92,10 @@ class SearchEngine:
             repeats=request.repeats,
             approximation=found.near.approximation,
             short_reason=_short_reason(request, skip, len(hits)),
-            warnings=tuple(_warnings(collection, request, skip, text, seen, excluded)),
+            warnings=warnings,
         )
         _log(collection, request, outcome, clock)
         return outcome
-
-    def close(self) -> None:
-        """Close the collections and the sessions."""
-        self.shelf.close()
-        self._sessions.close()
 
     def _shown(self, collection: Collection, request: SearchRequest, query: str) -> NDArray[np.int64]:
         """Return the rows that the session has shown and that `repeats` forbids to show again."""

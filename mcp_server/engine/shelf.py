@@ -5,51 +5,91 @@ from __future__ import annotations
 import difflib
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Hashable, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
 
 from mcp_server.engine.collection import Collection
-from mcp_server.errors import CollectionError, UnknownCollectionError, clipped
+from mcp_server.engine.versions import PATIENCE_SECONDS, REST, Version, Versions
+from mcp_server.errors import CatalogReplacedError, CollectionError, UnknownCollectionError, clipped
 
 logger = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+
 CLOSING_SECONDS = 2.0
 """How long closing waits for a warm-up that is in the middle of opening a collection."""
+ATTEMPTS = 3
+"""How often one call may begin anew because the catalog was replaced under it."""
 
 
 class Shelf:
-    """Opens collections once and hands them out. Safe to call from several threads."""
+    """Opens collections once and hands them out, newly opened when their files have changed. Safe to call from several threads."""
 
-    def __init__(self, openers: Mapping[str, Callable[[], Collection]]) -> None:
-        self._openers = dict(openers)
-        self._open: dict[str, Collection] = {}
-        self._locks = {name: threading.Lock() for name in self._openers}
+    def __init__(
+        self,
+        openers: Mapping[str, Callable[[], Collection]],
+        watched: Mapping[str, Callable[[], Hashable]] | None = None,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+        rest: float = REST,
+    ) -> None:
+        """Open nothing yet. `openers`: by name; `watched`: what a collection's files look like now; the rest as in `Versions`."""
+        self._versions = {
+            name: Versions(name, opener, (watched or {}).get(name, _nothing), patience_seconds, rest) for name, opener in openers.items()
+        }
         self._warming: threading.Thread | None = None
         self._closing = threading.Event()
 
     @property
     def names(self) -> tuple[str, ...]:
         """The collections' names, in the order of the configuration."""
-        return tuple(self._openers)
+        return tuple(self._versions)
 
     def collection(self, name: str | None) -> Collection:
-        """Return the collection called `name` (letter case ignored if that is unambiguous); None means the only one.
+        """Return the collection called `name` as `using` does, for a look at what it has in memory; to read from it, use `using`.
 
-        A collection whose catalog file was replaced meanwhile is opened anew.
+        Raises what `using` raises.
+        """
+        with self.using(name) as collection:
+            return collection
+
+    @contextmanager
+    def using(self, name: str | None) -> Generator[Collection]:
+        """Lend the collection called `name` (letter case ignored if that is unambiguous); None means the only one.
+
+        It is the newest version of its files, and stays open until the end of the block even if a newer one comes.
 
         Raises:
             UnknownCollectionError: no such collection, or None where there are several.
             CollectionError: its files cannot be opened; the next call tries again.
         """
-        exact = self._resolve(name)
-        with self._locks[exact]:
-            found = self._open.get(exact)
-            if found is None or found.catalog.database.is_replaced:  # calls under way keep what they have
-                found = self._openers[exact]()
-                if self._closing.is_set():
-                    found.close()
-                    raise CollectionError(f"[{exact}] the server is ending.")
-                self._open[exact] = found
-            return found
+        versions = self._versions[self._resolve(name)]
+        version = versions.borrow()
+        try:
+            yield version.collection
+        finally:
+            versions.give_back(version)
+
+    def with_collection(self, name: str | None, work: Callable[[Collection], Result]) -> Result:
+        """Return `work` of the collection called `name`, done anew on the newer one if its catalog is replaced under it.
+
+        Raises what `using` and `work` raise; a catalog replaced over and over ends in `CatalogReplacedError`.
+        """
+        versions = self._versions[self._resolve(name)]
+        outdated: Version | None = None
+        for attempt in range(1, ATTEMPTS + 1):
+            version = versions.borrow(outdated)
+            try:
+                return work(version.collection)
+            except CatalogReplacedError:
+                if attempt == ATTEMPTS:
+                    raise
+                logger.info("collection.begun_anew name=%s attempt=%d", version.collection.name, attempt)
+                outdated = version
+            finally:
+                versions.give_back(version)
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
     def warm_up(self) -> None:
         """Open everything and load the models in a background thread, so that the first search need not wait. Returns at once."""
@@ -58,22 +98,21 @@ class Shelf:
             self._warming.start()
 
     def close(self) -> None:
-        """Close the open collections, after a warm-up under way has finished the one it is at."""
+        """Close the open collections, after a warm-up under way has finished the one it is at; one in use is closed after its last call."""
         self._closing.set()
         if self._warming is not None:
             self._warming.join(timeout=CLOSING_SECONDS)
-        for collection in list(self._open.values()):
-            collection.close()
-        self._open.clear()
+        for versions in self._versions.values():
+            versions.close()
 
     def _warm_up(self) -> None:
         for name in self.names:
             if self._closing.is_set():
                 return
             try:
-                collection = self.collection(name)
-                collection.encoder.start()  # only now: a model that does not fit the collection need not be fetched
-                _ = collection.index
+                with self.using(name) as collection:
+                    collection.encoder.start()  # only now: a model that does not fit the collection need not be fetched
+                    _ = collection.index
             except CollectionError as error:
                 logger.error("collection.unavailable name=%s reason=%s", name, error)
             except Exception:
@@ -86,7 +125,7 @@ class Shelf:
             if not self.names:
                 raise UnknownCollectionError("This server has no collections. Tell the user to enable one in its configuration.")
             raise UnknownCollectionError(f"There are several collections; say which in collection: {self._listed()}.")
-        if name in self._openers:
+        if name in self._versions:
             return name
         folded = [known for known in self.names if known.casefold() == name.casefold()]
         if len(folded) == 1:
@@ -98,3 +137,8 @@ class Shelf:
     def _listed(self) -> str:
         names = ", ".join(f'"{name}"' for name in self.names[:8])
         return clipped(names, 120) + (f" and {len(self.names) - 8} more" if len(self.names) > 8 else "")
+
+
+def _nothing() -> Hashable:
+    """Watch no files."""
+    return None

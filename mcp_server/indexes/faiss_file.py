@@ -59,9 +59,14 @@ def open_faiss(path: Path, embeddings: Embeddings) -> FaissFile:
     return _peeled(path, whole, embeddings.size)
 
 
+def missing_file(path: Path) -> CollectionError:
+    """Return the error for a FAISS file that is not there."""
+    return CollectionError(f"FAISS index not found: {path}. Check CLIPIndexFile in the configuration, or set IndexType = zarr.")
+
+
 def _read(path: Path) -> Any:
     if not path.is_file():
-        raise CollectionError(f"FAISS index not found: {path}. Check CLIPIndexFile in the configuration, or set IndexType = zarr.")
+        raise missing_file(path)
     try:
         return faiss_library().read_index(str(path))
     except (RuntimeError, MemoryError) as error:  # a damaged header may ask for any amount of memory

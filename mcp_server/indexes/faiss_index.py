@@ -72,6 +72,16 @@ class FaissIndex:
         return self._embeddings.unusable
 
     @property
+    def type_name(self) -> str:
+        """FAISS's name of the innermost index, such as "IndexIVFFlat"."""
+        return self._file.name
+
+    @property
+    def metric(self) -> str:
+        """How the innermost index compares: "inner product" or "L2"."""
+        return "inner product" if self._file.core.metric_type == faiss_library().METRIC_INNER_PRODUCT else "L2"
+
+    @property
     def takes_masks(self) -> bool:
         """False: this type refuses selectors, or is not known to honour them, and `search` raises."""
         return self._file.kind != "other"

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mcp_server.errors import CollectionError
+from mcp_server.errors import CollectionError, IndexMismatchError
 from mcp_server.indexes.base import Index
 from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.exact import ExactIndex
+from mcp_server.indexes.faiss_file import missing_file
 from mcp_server.indexes.faiss_index import FaissIndex
+from mcp_server.indexes.fingerprints import is_of_other_embeddings
 from mcp_server.indexes.hybrid import HybridIndex
+
+logger = logging.getLogger(__name__)
 
 _SAMPLE = 50
 _LOST_AT_MOST = 0.1
@@ -25,6 +30,7 @@ def open_index(
     embeddings: Embeddings,
     faiss_file: Path | None = None,
     tie_keys: NDArray[np.int64] | None = None,
+    embeddings_file: Path | None = None,
 ) -> ExactIndex | HybridIndex:
     """Return the index a collection asks for: exact for "zarr"; `faiss_file` backed by the exact one for "faiss".
 
@@ -33,6 +39,7 @@ def open_index(
         embeddings: kept in memory by the index.
         faiss_file: needed for "faiss", ignored for "zarr".
         tie_keys: (N,) int64; of two equal scores the row with the lower key comes first. Default: the lower row.
+        embeddings_file: where `embeddings` were read; given, a FAISS file that notes what it was built from is held against it.
 
     Raises:
         CollectionError: the file is not named, missing or damaged.
@@ -41,9 +48,49 @@ def open_index(
     exact = ExactIndex(embeddings, tie_keys)
     if index_type == "zarr":
         return exact
+    return _backed(exact, embeddings, _named(faiss_file), tie_keys, embeddings_file)
+
+
+def open_index_or_exact(
+    index_type: Literal["zarr", "faiss"],
+    embeddings: Embeddings,
+    faiss_file: Path | None = None,
+    tie_keys: NDArray[np.int64] | None = None,
+    embeddings_file: Path | None = None,
+) -> ExactIndex | HybridIndex:
+    """Return what `open_index` returns; the exact index alone, and a warning in the log, where the FAISS file is damaged or does not fit.
+
+    Raises:
+        CollectionError: the file is not named or missing.
+        IndexMismatchError: the keys do not fit the embeddings.
+    """
+    exact = ExactIndex(embeddings, tie_keys)
+    if index_type == "zarr":
+        return exact
+    file = _named(faiss_file)
+    if not file.is_file():
+        raise missing_file(file)
+    try:
+        return _backed(exact, embeddings, file, tie_keys, embeddings_file)
+    except CollectionError as error:
+        logger.warning("faiss.unused reason=%s Searches are answered exactly until `clip-search-mcp index build` is run.", error)
+        return exact
+
+
+def _named(faiss_file: Path | None) -> Path:
     if faiss_file is None:
         raise CollectionError("IndexType = faiss needs CLIPIndexFile; name the file, or set IndexType = zarr.")
-    return HybridIndex(exact, FaissIndex(faiss_file, embeddings, tie_keys))
+    return faiss_file
+
+
+def _backed(
+    exact: ExactIndex, embeddings: Embeddings, file: Path, tie_keys: NDArray[np.int64] | None, embeddings_file: Path | None
+) -> HybridIndex:
+    if embeddings_file is not None and is_of_other_embeddings(file, embeddings_file):
+        raise IndexMismatchError(
+            f"The FAISS index {file} was built from another version of {embeddings_file.name}. Build the index again from these embeddings."
+        )
+    return HybridIndex(exact, FaissIndex(file, embeddings, tie_keys))
 
 
 def check_index(index: Index, embeddings: Embeddings) -> list[str]:

@@ -1,6 +1,7 @@
-"""From a folder of pictures to a collection.
+"""From a folder of pictures to a collection, and from version to version of it.
 
-scan.py finds the pictures · metadata.py matches rows to them · fields.py types the values · pictures.py decodes · embed.py runs the model ·
-write_archives.py and write_catalog.py make the files · write.py puts them in place in one step · config_section.py enters the collection ·
-run.py is the walk through all of these.
+`run.py` is the walk: scan.py finds the files · plan.py holds them against ledger.py, which remembers · workers.py has them decoded by
+worker.py processes (`pictures/`) · embed.py runs the model · own_metadata.py enters the user's own fields (`tables/`) · publish.py writes
+the collection's files out of the ledger (`catalog/`, write_archives.py, duplicates.py, grouping.py) and puts them in place.
+`imports/` makes collections of vectors that were computed elsewhere.
 """

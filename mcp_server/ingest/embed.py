@@ -1,7 +1,8 @@
-"""Runs the image tower over decoded pictures, in batches, into unit vectors."""
+"""Runs the image tower over decoded pictures, batch by batch."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -9,11 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_server.encoders.base import ImageEncoder
-from mcp_server.ingest.pictures import Picture, Unreadable
-
-BATCH_PICTURES = 64
-BATCH_PIXELS = 64_000_000
-"""A batch is closed at whichever comes first: large photographs would otherwise fill the memory."""
+from mcp_server.ingest.pictures.results import Picture, Unreadable
 
 
 @dataclass(frozen=True)
@@ -24,46 +21,53 @@ class Embedded:
         pictures: the M pictures, in the order they came.
         vectors: (M, D) float32, unit length, row for row.
         failed: files that have no vector.
-        seen: how many files this batch stands for, readable or not.
+        waited, computed: seconds that went by until the pictures were there, and in the model.
     """
 
     pictures: tuple[Picture, ...]
     vectors: NDArray[np.float32]
     failed: tuple[Unreadable, ...]
+    waited: float
+    computed: float
 
     @property
-    def seen(self) -> int:
+    def files(self) -> int:
         return len(self.pictures) + len(self.failed)
 
 
 def embed(decoded: Iterable[Picture | Unreadable], encoder: ImageEncoder) -> Iterator[Embedded]:
-    """Yield `decoded` batch by batch, in order, each with its vectors. What the encoder raises rises."""
+    """Yield `decoded` in batches of as many readable pictures as suit the encoder, in order, each with its vectors.
+
+    Where a batch begins depends on nothing but the order of what came before: a run that goes on after the last complete batch gets the
+    same vectors, bit for bit.
+    """
     pictures: list[Picture] = []
     failed: list[Unreadable] = []
-    pixels = 0
+    started = time.perf_counter()
     for one in decoded:
         if isinstance(one, Unreadable):
             failed.append(one)
             continue
         pictures.append(one)
-        pixels += one.image.width * one.image.height
-        if len(pictures) >= BATCH_PICTURES or pixels >= BATCH_PIXELS:
-            yield _batch(pictures, failed, encoder)
-            pictures, failed, pixels = [], [], 0
+        if len(pictures) >= encoder.batch:
+            yield _batch(pictures, failed, encoder, time.perf_counter() - started)
+            pictures, failed = [], []
+            started = time.perf_counter()
     if pictures or failed:
-        yield _batch(pictures, failed, encoder)
+        yield _batch(pictures, failed, encoder, time.perf_counter() - started)
 
 
-def _batch(pictures: list[Picture], failed: list[Unreadable], encoder: ImageEncoder) -> Embedded:
+def _batch(pictures: list[Picture], failed: list[Unreadable], encoder: ImageEncoder, waited: float) -> Embedded:
     """Encode one batch; a picture whose vector has no direction counts as failed."""
     if not pictures:
-        return Embedded((), np.empty((0, encoder.width), np.float32), tuple(failed))
-    vectors = np.asarray(encoder.encode_images([picture.image for picture in pictures]), dtype=np.float32)
-    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+        return Embedded((), np.empty((0, encoder.width), np.float32), tuple(failed), waited, 0.0)
+    started = time.perf_counter()
+    vectors = encoder.encode_pixels(np.stack([picture.pixels for picture in pictures])).astype(np.float64)
+    lengths = np.linalg.norm(vectors, axis=1)
     usable = np.isfinite(lengths) & (lengths > 0)
     kept = tuple(picture for picture, good in zip(pictures, usable, strict=True) if good)
-    lost = (
+    lost = [
         Unreadable(picture.source, "the model made no vector of it") for picture, good in zip(pictures, usable, strict=True) if not good
-    )
+    ]
     units = (vectors[usable] / lengths[usable, None]).astype(np.float32)
-    return Embedded(kept, units, (*failed, *lost))
+    return Embedded(kept, units, (*failed, *lost), waited, time.perf_counter() - started)

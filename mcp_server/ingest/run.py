@@ -1,29 +1,69 @@
-"""Turns a folder of pictures into a collection: scan, read the metadata, decode, embed, write, put in place, configure."""
+"""Turns a folder of pictures into a collection, and keeps it so: scan, plan, decode, embed, publish. `ingest_folder` is the whole walk."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
-import os
+import shutil
 import time
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
-from mcp_server.config import LOCAL_DIR, root_of
+from mcp_server.config import root_of
 from mcp_server.encoders.base import ImageEncoder
 from mcp_server.errors import IngestError
-from mcp_server.ingest.config_section import check_name, sections_of, with_section, write_text
+from mcp_server.ingest.catalog.write_catalog import CatalogReport
+from mcp_server.ingest.config_section import sections_of, with_section, write_text
 from mcp_server.ingest.embed import embed
-from mcp_server.ingest.fields import Field, impossible_moments, is_reserved, storable
-from mcp_server.ingest.metadata import NO_METADATA, BadLine, Metadata, read_metadata
-from mcp_server.ingest.pictures import Unreadable, decode_all
-from mcp_server.ingest.scan import scan
-from mcp_server.ingest.write import CATALOG_FILE, EMBEDDINGS_FILE, THUMBNAILS_FILE, CollectionWriter, publish, staging_folder, writing
+from mcp_server.ingest.ledger import LEDGER_FOLDER, Counts, Ledger
+from mcp_server.ingest.own_metadata import OwnMetadata, enter_metadata
+from mcp_server.ingest.pictures.results import Unreadable
+from mcp_server.ingest.placing import absolute_model, check_place, collection_section
+from mcp_server.ingest.plan import Plan, make_plan
+from mcp_server.ingest.publish import missing, publish
+from mcp_server.ingest.scan import Closed, scan
+from mcp_server.ingest.wishes import Options, Wishes, remembered
+from mcp_server.ingest.workers import Workers
+from mcp_server.ingest.write import replace_collection, writing
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
+
+FIRST_LOOK_SECONDS = 15.0
+"""A collection that was not there before can be searched after so long, with the pictures embedded by then."""
+LOOK_EVERY_SECONDS = 60.0
+_LOOK_SHARE = 20
+"""Publishing in between may take a twentieth of the time."""
+_AHEAD = 2
+"""Batches decoded ahead of the model."""
+_FACTS_AT_ONCE = 500
+
+
+@dataclass
+class Times:
+    """Where the time went, in seconds.
+
+    Attributes:
+        total: from the first step to the last.
+        loading: until the model was there.
+        waiting: until decoded pictures were there.
+        model: in the image tower.
+        writing: in the ledger and in the files of the collection.
+        decoding: processor time of the decoding processes, which work beside all that.
+    """
+
+    total: float = 0.0
+    loading: float = 0.0
+    waiting: float = 0.0
+    model: float = 0.0
+    writing: float = 0.0
+    decoding: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -31,26 +71,26 @@ class IngestReport:
     """What an ingest did.
 
     Attributes:
-        added: pictures in the new collection.
-        groups: groups they belong to.
-        failed: files that are not in it, with the reason, in path order.
-        without_row: pictures of the collection that no metadata row is about; 0 when there was no metadata.
-        unmatched_rows: metadata rows that name no picture.
-        bad_lines: metadata lines that could not be used, wholly or in part.
-        fields: the fields one can filter on, with their kinds.
-        left_out: metadata fields that cannot be fields of a collection.
-        seconds: how long it took.
+        counts: files by what became of them since the last run that ended. Moved ones are among the added and the removed.
+        pictures: how many the collection has now.
+        groups: how many groups they form.
+        failed: files that are not in it, with the reason, by path.
+        closed: folders that could not be read; what was known below them is kept.
+        embedded: pictures that went through the model in this run.
+        metadata: what became of the metadata file; None when there is none or nothing had to be read.
+        catalog: the fields one can filter on, and what could not become a field; None when nothing was written.
+        times: where the time went.
     """
 
-    added: int
+    counts: Counts
+    pictures: int
     groups: int
     failed: tuple[Unreadable, ...]
-    without_row: int
-    unmatched_rows: int
-    bad_lines: tuple[BadLine, ...]
-    fields: tuple[Field, ...]
-    left_out: tuple[str, ...]
-    seconds: float
+    closed: tuple[Closed, ...]
+    embedded: int
+    metadata: OwnMetadata | None
+    catalog: CatalogReport | None
+    times: Times = field(default_factory=Times)
 
 
 def ingest_folder(
@@ -60,7 +100,7 @@ def ingest_folder(
     name: str,
     model: str,
     device: str = "auto",
-    metadata: Path | None = None,
+    options: Options | None = None,
     progress: Progress | None = None,
     *,
     root: Path | None = None,
@@ -68,103 +108,176 @@ def ingest_folder(
     replace: bool = False,
     encoder: ImageEncoder | None = None,
 ) -> IngestReport:
-    """Make the collection `name` of the pictures below `folder` and enter it in `config_file`.
+    """Bring the collection `name` up to what lies below `folder`, or make it, and enter it in `config_file`.
 
-    What can be wrong with the arguments is found before the model is loaded. Until everything is written, the collection that was there
-    before stays as it is.
+    Only new and changed files are decoded and embedded. Each batch is kept at once: after a kill at any moment the collection serves what
+    it served before, and the next run goes on from the last batch to the same end. What can be wrong with the arguments is found before the
+    model is loaded, and the model is loaded only if there is something to embed.
 
     Args:
-        folder: pictures, in any depth.
-        destination: folder of the collection's three files; made if it is not there.
-        config_file: made if it is not there.
+        folder: pictures, in any depth. Only read.
+        destination: folder of the collection's files; made if it is not there.
+        config_file: made if it is not there. A section that is there stays as it is, unless `replace`.
         name: section of the configuration, and what callers say.
         model: open_clip name, `hf-hub:org/repo` or `local-dir:PATH` (from the working folder). Entered in the section: the vectors are of
             no use with another.
         device: auto, cpu, cuda, cuda:N or mps.
-        metadata: file with one JSON object a line.
-        progress: called with (files done, files in all) after each batch.
+        options: how the user wants it; what is not given is as in the last run.
+        progress: called with (files done, files to do) after each batch.
         root: folder that relative paths of the configuration start at; default: `config.root_of(config_file)`.
         original_base: what `OriginalMediaURL` says: a URL, folder or zip; default: `folder`.
-        replace: put the new collection in the place of an old one of that name.
+        replace: build anew what is there.
         encoder: the image tower to use in place of loading `model`.
 
     Raises:
         IngestError: with what to do: a bad name, no pictures, a collection that is there, unusable metadata or configuration, a full disk.
-        EncoderError: the model cannot be loaded.
+        EncoderError: the model cannot be loaded or failed.
     """
-    started = time.monotonic()
+    started = time.perf_counter()
     folder, destination, config_file = folder.absolute(), destination.absolute(), config_file.absolute()
-    if model.startswith(LOCAL_DIR):
-        model = LOCAL_DIR + os.path.normpath(Path(model.removeprefix(LOCAL_DIR)).expanduser().absolute())
-    check_name(name)
-    _check_place(destination, config_file, name, replace=replace)
-    values = _section(destination, (root or root_of(config_file)).absolute(), model, original_base or str(folder))
-    with_section(config_file, name, values)
-    found = scan(folder)
-    sources = [source for source in found if storable(source) == source]
-    rows = read_metadata(metadata, folder, sources) if metadata is not None else NO_METADATA
-    encoder = encoder or _load(model, device)
-    failed = [Unreadable(storable(source), "its name is not Unicode text") for source in found if storable(source) != source]
-    with staging_folder(destination) as staging, closing(CollectionWriter(staging, sources, encoder.width)) as writer:
-        done = len(failed)
-        for batch in embed(decode_all(folder, sources), encoder):
-            with writing(destination):
-                writer.add(batch)
-            failed.extend(batch.failed)
-            done += batch.seen
-            if progress is not None:
-                progress(done, len(found))
-        if not writer.sources:
-            raise IngestError(f"None of the {len(found)} files can be read; the first, {failed[0].source}: {failed[0].reason}.")
-        with writing(destination):
-            fields = writer.finish(rows)
-        publish(staging, destination)
-    with writing(config_file):
-        write_text(config_file, with_section(config_file, name, values))
-    report = _report(writer.sources, rows, failed, fields, time.monotonic() - started)
+    model = absolute_model(model)
+    check_place(destination, config_file, name, replace=replace, goes_on=True)
+    values = collection_section(destination, (root or root_of(config_file)).absolute(), model, original_base or str(folder))
+    with_section(config_file, name, values)  # which refuses what a configuration cannot hold
+    if not folder.is_dir():
+        raise IngestError(f"There is no folder {folder}. Give the folder that holds the pictures.")
+    work = _work_folder(destination, folder, model, replace=replace)
+    options = options or Options()
+    if options.report is not None and not Path(options.report).absolute().parent.is_dir():
+        raise IngestError(f"There is no folder for the report {options.report}.")
+    enter = partial(_enter_section, config_file, name, values)
+    with _nothing_left(work), writing(destination), Ledger.open(work) as ledger:
+        job = _Job(ledger, folder, work, options, enter if work == destination else lambda: None)
+        report = job.run(model, lambda: encoder or _load(model, device), progress)
+    with writing(destination):
+        if work != destination:
+            replace_collection(work, destination)
+        enter(anew=replace)
+    times = report.times
+    times.total = time.perf_counter() - started
     logger.info(
-        "ingest.done collection=%s added=%d failed=%d groups=%d fields=%d seconds=%.1f",
+        "ingest.done collection=%s pictures=%d embedded=%d failed=%d seconds=%.1f waiting=%.1f model=%.1f writing=%.1f decoding=%.1f",
         name,
-        report.added,
-        len(failed),
-        report.groups,
-        len(fields),
-        report.seconds,
+        report.pictures,
+        report.embedded,
+        len(report.failed),
+        times.total,
+        times.waiting,
+        times.model,
+        times.writing,
+        times.decoding,
     )
     return report
 
 
-def _check_place(destination: Path, config_file: Path, name: str, *, replace: bool) -> None:
-    there = sections_of(config_file)
-    twin = next((section for section in there if section != name and section.casefold() == name.casefold()), None)
-    if twin is not None:
-        raise IngestError(f"There is already a collection {twin!r}, which differs in letter case only. Give another --name.")
-    if replace:
-        return
-    if name in there:
-        raise IngestError(f"There is already a collection {name!r} in {config_file}. Give another --name, or --replace to build it anew.")
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise IngestError(f"{destination} is there already and not empty. Give another --name or --out, or --replace to write into it.")
+class _Job:
+    """One run over one ledger."""
+
+    def __init__(self, ledger: Ledger, folder: Path, work: Path, options: Options, enter: Callable[[], None]) -> None:
+        """`enter` is called after each publication, to make the collection known."""
+        self._ledger = ledger
+        self._folder = folder
+        self._work = work
+        self._options = options
+        self._enter = enter
+        self._catalog: CatalogReport | None = None
+        self._times = Times()
+
+    def run(self, model: str, load: Callable[[], ImageEncoder], progress: Progress | None) -> IngestReport:
+        """Do all that is to be done, publish it, and tell."""
+        ledger, folder = self._ledger, self._folder
+        _check_same(ledger, folder, model)
+        wishes = remembered(ledger, self._options)
+        if ledger.pictures() and missing(self._work):
+            ledger.embed_all_again()
+        plan = make_plan(ledger, folder, scan(folder))
+        metadata = enter_metadata(ledger, folder, wishes, plan.has_news)
+        _read_facts(ledger, folder, self._times)
+        embedded = 0
+        if todo := ledger.count(1):
+            started = time.perf_counter()
+            encoder = load()
+            self._times.loading = time.perf_counter() - started
+            _bind(ledger, folder, model, encoder)
+            due = time.monotonic() + (FIRST_LOOK_SECONDS if missing(self._work) else LOOK_EVERY_SECONDS)
+            for files, pictures in _embed(ledger, folder, encoder, self._times):
+                embedded += pictures
+                if progress is not None:
+                    progress(files, todo)
+                if files < todo and ledger.pictures() and time.monotonic() >= due:
+                    due = self._publish(wishes)
+        if not ledger.pictures():
+            raise _nothing(ledger, plan)
+        _bind(ledger, folder, model, None)
+        if ledger.setting("dirty") or missing(self._work):
+            self._publish(wishes)
+        ledger.ended()
+        if self._options.report is not None:
+            _write_report(Path(self._options.report), ledger, plan)
+        return _report(ledger, plan, embedded, metadata, self._catalog, self._times)
+
+    def _publish(self, wishes: Wishes) -> float:
+        """Publish, and return when to do so again, on the monotonic clock."""
+        started = time.perf_counter()
+        self._catalog = publish(self._ledger, self._work, wishes)
+        self._enter()
+        took = time.perf_counter() - started
+        self._times.writing += took
+        return time.monotonic() + max(LOOK_EVERY_SECONDS, _LOOK_SHARE * took)
 
 
-def _section(destination: Path, root: Path, model: str, original_base: str) -> dict[str, str]:
-    if model.startswith(LOCAL_DIR):
-        model = LOCAL_DIR + _shown(model.removeprefix(LOCAL_DIR), root)
-    return {
-        "Enabled": "True",
-        "IndexType": "zarr",
-        "Model": model,
-        "EmbeddingsFile": _shown(destination / EMBEDDINGS_FILE, root),
-        "DatabaseFile": _shown(destination / CATALOG_FILE, root),
-        "ThumbnailMediaURL": _shown(destination / THUMBNAILS_FILE, root),
-        "OriginalMediaURL": original_base if original_base.lower().startswith(("http://", "https://")) else _shown(original_base, root),
-    }
+def _work_folder(destination: Path, folder: Path, model: str, *, replace: bool) -> Path:
+    """Return where to work: in the collection's own folder, or beside one that is to be replaced and serves until then."""
+    if not replace or not destination.exists():
+        return destination
+    work = destination.parent / f".{destination.name}.replace"
+    if work.exists():
+        with Ledger.open(work) as ledger:
+            same = (ledger.setting("folder"), ledger.setting("model")) in ((str(folder), model), (None, None))
+        if not same:  # left by a replacing run of something else
+            shutil.rmtree(work)
+    return work
 
 
-def _shown(path: Path | str, root: Path) -> str:
-    """Return `path` as the configuration says it: from `root` where it lies below it, else absolute."""
-    absolute = Path(os.path.normpath(Path(path).absolute()))
-    return f"./{absolute.relative_to(root).as_posix()}" if absolute.is_relative_to(root) else absolute.as_posix()
+@contextmanager
+def _nothing_left(work: Path) -> Generator[None]:
+    """When the block fails before anything was embedded, leave `work` as if nothing had been tried."""
+    try:
+        yield
+    except BaseException:
+        if Ledger.exists(work):
+            with Ledger.open(work) as ledger:
+                begun = ledger.setting("rows") is not None
+            if not begun:
+                shutil.rmtree(work / LEDGER_FOLDER)
+        if work.is_dir() and not any(work.iterdir()):
+            work.rmdir()
+        raise
+
+
+def _check_same(ledger: Ledger, folder: Path, model: str) -> None:
+    """Refuse to mix the pictures of two folders, or the vectors of two models, in one collection."""
+    known, before = ledger.setting("model", model), ledger.setting("folder", str(folder))
+    if known != model:
+        raise IngestError(
+            f"The collection was made with the model {known}; vectors of {model} do not fit to them. Leave --model out, or use --replace."
+        )
+    if before != str(folder) and Path(before).is_dir():
+        raise IngestError(
+            f"The collection holds the pictures of {before}, not of {folder}. Give another --name, or --replace to build it anew."
+        )
+
+
+def _bind(ledger: Ledger, folder: Path, model: str, encoder: ImageEncoder | None) -> None:
+    """Note what the collection is made of from now on."""
+    width = ledger.setting("width")
+    if encoder is not None and width not in (None, encoder.width):
+        raise IngestError(f"The collection's vectors are {width} wide, the model makes {encoder.width}. Use --replace to build it anew.")
+    with ledger.transaction():
+        ledger.set("model", model)
+        ledger.set("folder", str(folder))
+        if encoder is not None:
+            ledger.set("width", encoder.width)
 
 
 def _load(model: str, device: str) -> ImageEncoder:
@@ -173,25 +286,74 @@ def _load(model: str, device: str) -> ImageEncoder:
     return load_image_encoder(model, device)
 
 
-def _report(sources: list[str], rows: Metadata, failed: list[Unreadable], fields: tuple[Field, ...], seconds: float) -> IngestReport:
-    names = {name for row in rows.rows.values() for name in row}
+def _read_facts(ledger: Ledger, folder: Path, times: Times) -> None:
+    """Read again the facts of files that changed, but perhaps not in their bytes."""
+    if not ledger.count(2):
+        return
+    with Workers(folder, None) as workers:
+        facts = workers.examine(ledger.tasks(2))
+        while many := list(islice(facts, _FACTS_AT_ONCE)):
+            ledger.commit_facts(many)
+        times.decoding += workers.seconds
+
+
+def _embed(ledger: Ledger, folder: Path, encoder: ImageEncoder, times: Times) -> Iterator[tuple[int, int]]:
+    """Decode, embed and enter all that is to be; yield after each batch how many files are done, and how many pictures it had."""
+    files = 0
+    with Workers(folder, encoder.sizing) as workers:
+        for batch in embed(workers.decode(ledger.tasks(1), _AHEAD * encoder.batch), encoder):
+            started = time.perf_counter()
+            ledger.commit(batch.pictures, batch.vectors, batch.failed)
+            times.writing += time.perf_counter() - started
+            times.waiting += batch.waited
+            times.model += batch.computed
+            times.decoding += workers.take_seconds()
+            files += batch.files
+            yield files, len(batch.pictures)
+
+
+def _enter_section(config_file: Path, name: str, values: Mapping[str, str], *, anew: bool = False) -> None:
+    """Enter the collection in the configuration as it is by now, unless it is there already."""
+    if anew or name not in sections_of(config_file):
+        write_text(config_file, with_section(config_file, name, values))
+
+
+def _nothing(ledger: Ledger, plan: Plan) -> IngestError:
+    failed = [*plan.unnamed, *(Unreadable(line.source, line.reason or "") for line in ledger.report(lambda status: status == "failed"))]
+    if not failed:
+        return IngestError("No picture is left in the folder, so there is no collection to write. The one that was there stays as it is.")
+    return IngestError(f"None of the {plan.files} files can be read; the first, {failed[0].source}: {failed[0].reason}.")
+
+
+def _report(
+    ledger: Ledger, plan: Plan, embedded: int, metadata: OwnMetadata | None, catalog: CatalogReport | None, times: Times
+) -> IngestReport:
+    failed = [Unreadable(line.source, line.reason or "") for line in ledger.report(lambda status: status == "failed")]
+    counts = ledger.counts()
     return IngestReport(
-        added=len(sources),
-        groups=len({rows.groups[source] for source in sources if source in rows.groups}),
-        failed=tuple(sorted(failed, key=lambda one: one.source)),
-        without_row=sum(source not in rows.rows for source in sources) if rows is not NO_METADATA else 0,
-        unmatched_rows=rows.unmatched,
-        bad_lines=tuple(sorted((*rows.bad_lines, *_impossible(rows, fields)), key=lambda bad: bad.number)),
-        fields=fields,
-        left_out=tuple(sorted(storable(name) for name in names if is_reserved(name))),
-        seconds=seconds,
+        counts=dataclasses.replace(counts, failed=counts.failed + len(plan.unnamed)),
+        pictures=ledger.pictures(),
+        groups=int(ledger.database.execute("SELECT count(DISTINCT member_of) FROM files").fetchone()[0]),
+        failed=tuple(sorted([*plan.unnamed, *failed], key=lambda one: one.source)),
+        closed=plan.closed,
+        embedded=embedded,
+        metadata=metadata,
+        catalog=catalog,
+        times=times,
     )
 
 
-def _impossible(rows: Metadata, fields: tuple[Field, ...]) -> list[BadLine]:
-    return [
-        BadLine(rows.lines[source], f"its {field.name} {value} does not exist")
-        for field in fields
-        for source, row in rows.rows.items()
-        for value in impossible_moments(field, row.get(field.name))
-    ]
+def _write_report(file: Path, ledger: Ledger, plan: Plan) -> None:
+    """Write one JSON object a line: the summary, then each file."""
+    counts = ledger.counts()
+    summary = {**asdict(counts), "failed": counts.failed + len(plan.unnamed), "pictures": ledger.pictures()}
+    with file.open("w", encoding="utf-8") as opened:
+        opened.write(json.dumps({"summary": summary}) + "\n")
+        for one in plan.closed:
+            opened.write(json.dumps({"folder": one.prefix, "status": "unreadable", "reason": one.reason}, ensure_ascii=False) + "\n")
+        for failed in plan.unnamed:
+            opened.write(json.dumps({"file": failed.source, "status": "failed", "reason": failed.reason}, ensure_ascii=False) + "\n")
+        for line in ledger.report():
+            told = {"file": line.source, "status": line.status, "id": line.id, "reason": line.reason, "notes": line.notes}
+            told |= {"moved_from": line.moved_from}
+            opened.write(json.dumps({key: value for key, value in told.items() if value}, ensure_ascii=False) + "\n")

@@ -4,64 +4,111 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Literal
 
 from mcp_server.errors import IngestError
+from mcp_server.ingest.pictures.sidecars import sidecar_names
+from mcp_server.ingest.pictures.suffixes import readable_suffixes
 
 logger = logging.getLogger(__name__)
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+_SKIPPED_FOLDERS = frozenset({"@eaDir", "$RECYCLE.BIN", "System Volume Information", "__MACOSX"})
+"""Made by systems, not by people: small copies, waste bins, resource forks."""
 
 
-def scan(folder: Path) -> list[str]:
-    """Return the pictures below `folder` as relative paths with "/", sorted by code point, none twice.
+@dataclass(frozen=True)
+class Found:
+    """A file that looks like a picture by its name.
 
-    A picture is a file whose name ends in one of `PICTURE_SUFFIXES`, letter case ignored. Hidden files and folders are left out. Links are
-    followed; a folder that was already visited is not entered again, so loops end. Folders that cannot be read are logged and left out.
+    Attributes:
+        source: its path below the folder, with "/".
+        size, mtime_ns, ctime_ns: as the file system says, links followed; size -1 when it cannot be asked.
+        sidecars: files beside it that say something about it, as paths below the folder.
+        sidecar_stamp: changes when one of these changes.
+    """
+
+    source: str
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    sidecars: tuple[str, ...]
+    sidecar_stamp: str
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A folder that cannot be read, as a path below the folder with "/" at its end, and why."""
+
+    prefix: str
+    reason: str
+
+
+def scan(folder: Path) -> Iterator[Found | Closed]:
+    """Yield the pictures below `folder`, in no order, none twice by path.
+
+    A picture is a file whose name ends in one of `readable_suffixes()`, letter case ignored. Hidden files and folders are left out. Links
+    are followed; a folder that was already visited is not entered again, so loops end, and a folder is known by its real place rather than
+    by a link to it. A link to nothing is yielded: it cannot be read, and somebody should know.
 
     Raises:
-        IngestError: `folder` is not a folder, or no picture is below it.
+        IngestError: `folder` is not a folder.
     """
     if not folder.is_dir():
         raise IngestError(f"There is no folder {folder}. Give the folder that holds the pictures.")
-    found: list[str] = []
     visited: set[tuple[int, int]] = set()
     waiting = [(folder, "")]
-    while waiting:
-        here, prefix = waiting.pop()
-        entries = _entries(here, visited)
-        found.extend(prefix + entry.name for entry in entries if _is_picture(entry))
-        folders = [entry for entry in entries if _is(entry, "folder")]
-        waiting.extend((Path(entry.path), f"{prefix}{entry.name}/") for entry in reversed(folders))
-    if not found:
-        kinds = ", ".join(sorted(suffix[1:] for suffix in PICTURE_SUFFIXES))
-        raise IngestError(f"No picture is below {folder}. Files ending in {kinds} are read; hidden ones are not.")
-    return sorted(found)
+    links: list[tuple[Path, str]] = []
+    while waiting or links:
+        here, prefix = waiting.pop() if waiting else links.pop()
+        try:
+            status = here.stat()
+            identity = (status.st_dev, status.st_ino)
+            if identity in visited:
+                continue
+            visited.add(identity)
+            with os.scandir(here) as listing:
+                entries = sorted((entry for entry in listing if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        except OSError as error:
+            logger.warning("ingest.folder_unreadable folder=%s reason=%s", here, error.strerror)
+            yield Closed(prefix, error.strerror or type(error).__name__)
+            continue
+        folders = [entry for entry in entries if _is_folder(entry) and entry.name not in _SKIPPED_FOLDERS]
+        for entry in reversed(folders):
+            (links if entry.is_symlink() else waiting).append((Path(entry.path), f"{prefix}{entry.name}/"))
+        yield from _pictures([entry for entry in entries if entry not in folders], prefix)
 
 
-def _entries(folder: Path, visited: set[tuple[int, int]]) -> list[os.DirEntry[str]]:
-    """Return what lies in `folder`, sorted by name, without hidden names; nothing if it was visited or cannot be read."""
+def _pictures(entries: list[os.DirEntry[str]], prefix: str) -> Iterator[Found]:
+    suffixes = readable_suffixes()
+    files = {entry.name: entry for entry in entries}
+    beside = sidecar_names(files)
+    for name, entry in files.items():
+        if PurePath(name).suffix.lower() in suffixes and not _is_folder(entry):
+            sidecars = beside.get(name, ())
+            stamp = ";".join(f"{sidecar}:{_stamp(files[sidecar])}" for sidecar in sidecars)
+            size, mtime_ns, ctime_ns = _status(entry)
+            yield Found(prefix + name, size, mtime_ns, ctime_ns, tuple(prefix + sidecar for sidecar in sidecars), stamp)
+
+
+def _status(entry: os.DirEntry[str]) -> tuple[int, int, int]:
     try:
-        status = folder.stat()
-        identity = (status.st_dev, status.st_ino)
-        if identity in visited:
-            return []
-        visited.add(identity)
-        with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    except OSError as error:
-        logger.warning("ingest.folder_unreadable folder=%s reason=%s", folder, error.strerror)
-        return []
+        status = entry.stat()
+    except OSError:
+        return -1, 0, 0
+    return (status.st_size if stat.S_ISREG(status.st_mode) else -1), status.st_mtime_ns, status.st_ctime_ns
 
 
-def _is_picture(entry: os.DirEntry[str]) -> bool:
-    return PurePath(entry.name).suffix.lower() in PICTURE_SUFFIXES and _is(entry, "file")
+def _stamp(entry: os.DirEntry[str]) -> str:
+    size, mtime_ns, _ = _status(entry)
+    return f"{size}:{mtime_ns}"
 
 
-def _is(entry: os.DirEntry[str], kind: Literal["file", "folder"]) -> bool:
-    """Tell whether `entry`, links followed, is of that kind; a link in a circle is neither."""
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Tell whether `entry`, links followed, is a folder; a link in a circle is none."""
     try:
-        return entry.is_file() if kind == "file" else entry.is_dir()
+        return entry.is_dir()
     except OSError:
         return False

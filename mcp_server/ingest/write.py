@@ -7,62 +7,17 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mcp_server.errors import IngestError
-from mcp_server.ingest.embed import Embedded
-from mcp_server.ingest.fields import Field
-from mcp_server.ingest.metadata import Metadata
-from mcp_server.ingest.write_archives import ThumbnailsWriter, stored_dtype, thumbnail_names, write_embeddings
-from mcp_server.ingest.write_catalog import CatalogRow, write_catalog
 
 EMBEDDINGS_FILE = "embeddings.zarr.zip"
 CATALOG_FILE = "collection.db"
 THUMBNAILS_FILE = "thumbnails.zip"
 
 _STALE_SECONDS = 24 * 3600
-
-
-class CollectionWriter:
-    """Takes embedded pictures batch by batch and writes the three files of a collection into an empty folder.
-
-    `sources` are the pictures added so far, in the order of their rows.
-    """
-
-    def __init__(self, folder: Path, pictures: Sequence[str], width: int) -> None:
-        """Prepare for up to all of `pictures`, with vectors of `width`, in `folder`."""
-        self.sources: list[str] = []
-        self._folder = folder
-        self._width = width
-        self._dtype = stored_dtype(len(pictures))
-        self._names = thumbnail_names(pictures)
-        self._vectors: list[NDArray[np.float32 | np.float16]] = []
-        self._thumbnails = ThumbnailsWriter(folder / THUMBNAILS_FILE)
-
-    def add(self, batch: Embedded) -> None:
-        """Write the thumbnails of `batch` and keep its vectors."""
-        for picture in batch.pictures:
-            self._thumbnails.add(self._names[picture.source], picture.thumbnail)
-            self.sources.append(picture.source)
-        self._vectors.append(batch.vectors.astype(self._dtype))
-
-    def finish(self, metadata: Metadata) -> tuple[Field, ...]:
-        """Write embeddings and catalog of all pictures added; return the catalog's fields."""
-        self.close()
-        write_embeddings(self._folder / EMBEDDINGS_FILE, self._vectors, len(self.sources), self._width)
-        rows = [
-            CatalogRow(source, self._names[source], metadata.groups.get(source), metadata.rows.get(source, {})) for source in self.sources
-        ]
-        return write_catalog(self._folder / CATALOG_FILE, rows)
-
-    def close(self) -> None:
-        """Close the thumbnails; may be called twice."""
-        self._thumbnails.close()
 
 
 @contextmanager
@@ -94,13 +49,26 @@ def publish(staging: Path, destination: Path) -> None:
     """
     with writing(destination):
         for file in staging.iterdir():
-            _to_disk(file)
+            if file.is_file():
+                to_disk(file)
         if not destination.exists():
             staging.rename(destination)
             return
         (destination / CATALOG_FILE).unlink(missing_ok=True)
         for name in (EMBEDDINGS_FILE, THUMBNAILS_FILE, CATALOG_FILE):
-            (staging / name).replace(destination / name)
+            if (staging / name).exists():
+                (staging / name).replace(destination / name)
+        to_disk(destination)
+
+
+def replace_collection(work: Path, destination: Path) -> None:
+    """Put the collection in `work`, its ledger included, in the place of the one in `destination`, whose other files stay."""
+    publish(work, destination)
+    for left in list(work.iterdir()) if work.exists() else []:
+        target = destination / left.name
+        shutil.rmtree(target, ignore_errors=True)
+        left.replace(target)
+    shutil.rmtree(work, ignore_errors=True)
 
 
 @contextmanager
@@ -122,6 +90,15 @@ def _newest_change(folder: Path) -> float:
         return time.time()
 
 
-def _to_disk(file: Path) -> None:
-    with file.open("rb+") as opened:
+def to_disk(path: Path) -> None:
+    """Return when what was written to the file or folder `path` would survive a loss of power."""
+    if path.is_dir():
+        if os.name == "posix":  # elsewhere folders cannot be opened, and renames are written through
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        return
+    with path.open("rb+") as opened:
         os.fsync(opened.fileno())

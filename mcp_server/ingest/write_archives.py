@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mcp_server.ingest.pictures.suffixes import readable_suffixes
 
 EMBEDDINGS_KEY = "embeddings"
 HALF_PRECISION_FROM = 100_000
@@ -17,39 +20,59 @@ HALF_PRECISION_FROM = 100_000
 _CHUNK_BYTES = 16 * 2**20
 _OLDEST_DATE = (1980, 1, 1, 0, 0, 0)  # the first a zip can hold; a real one would make every build differ
 
+Rows = NDArray[Any]
+"""(n, width) float32 or float16."""
+Stored = type[np.float32] | type[np.float16]
 
-def stored_dtype(count: int) -> type[np.float32] | type[np.float16]:
+
+def stored_dtype(count: int) -> Stored:
     """Return the type in which `count` vectors are stored. The one place that decides it."""
     return np.float32 if count < HALF_PRECISION_FROM else np.float16
 
 
-def write_embeddings(file: Path, batches: Sequence[NDArray[np.float32 | np.float16]], count: int, width: int) -> None:
-    """Write a Zarr v3 group with one array, `embeddings`, (count, width), as an uncompressed zip.
+def write_embeddings(file: Path, blocks: Iterable[Rows], count: int, width: int, dtype: Stored) -> None:
+    """Write a Zarr v3 group with one array, `embeddings`, (count, width) of `dtype`, as an uncompressed zip; a few chunks in memory.
 
-    `batches` come in row order, `count` rows together, at least one, all of the type that is stored.
+    `blocks` come in row order, `count` rows together, of any length and either type.
+
+    Raises:
+        ValueError: the blocks hold more or fewer rows.
     """
+    rows_per_chunk = max(1, min(count, _CHUNK_BYTES // (width * np.dtype(dtype).itemsize)))
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in _metadata(file, count, width, rows_per_chunk, dtype):
+            archive.writestr(_entry(name), data)
+        written = 0
+        for number, chunk in enumerate(_chunks(blocks, rows_per_chunk, width, np.dtype(dtype))):
+            # a chunk that the array does not fill is stored whole.
+            # Source: Zarr core specification v3, "Regular grids"; the bytes codec writes C order, little-endian
+            padded = np.zeros((rows_per_chunk, width), dtype=np.dtype(dtype).newbyteorder("<"))
+            padded[: len(chunk)] = chunk
+            with archive.open(_entry(f"{EMBEDDINGS_KEY}/c/{number}/0"), "w", force_zip64=True) as target:
+                target.write(padded.data)
+            written += len(chunk)
+    if written != count:
+        raise ValueError(f"{written} rows came, {count} were announced")
+
+
+def _metadata(file: Path, count: int, width: int, rows_per_chunk: int, dtype: Stored) -> list[tuple[str, bytes]]:
+    """Return the entries that describe the array, as zarr itself writes them."""
     import zarr
 
-    dtype = batches[0].dtype
     folder = file.with_name(file.name + ".folder")
-    rows_per_chunk = max(1, min(count, _CHUNK_BYTES // (width * dtype.itemsize)))
     group = zarr.create_group(store=str(folder), zarr_format=3)
-    array = group.create_array(
+    group.create_array(
         EMBEDDINGS_KEY,
         shape=(count, width),
         chunks=(rows_per_chunk, width),
-        dtype=dtype.name,
+        dtype=np.dtype(dtype).name,
         compressors=None,  # unit vectors do not shrink, and uncompressed they load at the speed of the disk
         dimension_names=("row", "dimension"),
     )
-    for start, block in _blocks(batches, rows_per_chunk):
-        array[start : start + len(block)] = block
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name in names:
-            with (folder / name).open("rb") as source, archive.open(_entry(name), "w", force_zip64=True) as target:
-                shutil.copyfileobj(source, target, 2**20)
-    shutil.rmtree(folder)
+    try:
+        return [(path.relative_to(folder).as_posix(), path.read_bytes()) for path in sorted(folder.rglob("*")) if path.is_file()]
+    finally:
+        shutil.rmtree(folder)
 
 
 class ThumbnailsWriter:
@@ -67,19 +90,15 @@ class ThumbnailsWriter:
         self._archive.close()
 
 
-def thumbnail_names(sources: Iterable[str]) -> dict[str, str]:
-    """Return each picture's name in the thumbnails zip: its path, with ".webp" added where it ends otherwise; no name twice."""
-    paths = list(sources)
-    taken = {path for path in paths if path.lower().endswith(".webp")}
-    names = {path: path for path in taken}
-    for path in paths:
-        if path not in names:
-            name = f"{path}.webp"
-            while name in taken:
-                name = f"{name}.webp"
-            taken.add(name)
-            names[path] = name
-    return names
+def thumbnail_name(source: str) -> str:
+    """Return the name in the thumbnails zip of the picture at `source`: its path, with ".webp" added where it ends otherwise.
+
+    Different pictures have different names: to a path such as "a.jpg.webp", which is what "a.jpg" is called here, ".webp" is added too.
+    """
+    path = PurePosixPath(source)
+    if path.suffix.lower() == ".webp" and PurePosixPath(path.stem).suffix.lower() not in readable_suffixes():
+        return source
+    return f"{source}.webp"
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
@@ -89,15 +108,18 @@ def _entry(name: str) -> zipfile.ZipInfo:
     return entry
 
 
-def _blocks(batches: Iterable[NDArray[np.float32 | np.float16]], size: int) -> Iterator[tuple[int, NDArray[np.float32 | np.float16]]]:
-    """Regroup row batches into blocks of `size` rows, so that each chunk is written once; yield each with its first row."""
-    start, held, rows = 0, list[NDArray[np.float32 | np.float16]](), 0
-    for batch in batches:
-        held.append(batch)
-        rows += len(batch)
-        while rows >= size:
-            joined = np.concatenate(held)
-            yield start, joined[:size]
-            start, held, rows = start + size, [joined[size:]], rows - size
-    if rows:
-        yield start, np.concatenate(held)
+def _chunks(blocks: Iterable[Rows], size: int, width: int, dtype: np.dtype[Any]) -> Iterator[Rows]:
+    """Regroup row blocks into chunks of `size` rows; the last may be shorter."""
+    chunk: Rows = np.empty((size, width), dtype)
+    filled = 0
+    for block in blocks:
+        taken = 0
+        while taken < len(block):
+            step = min(size - filled, len(block) - taken)
+            chunk[filled : filled + step] = block[taken : taken + step]
+            filled, taken = filled + step, taken + step
+            if filled == size:
+                yield chunk
+                filled = 0
+    if filled:
+        yield chunk[:filled]

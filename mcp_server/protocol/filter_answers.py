@@ -31,7 +31,10 @@ def filter_answer(shelf: Shelf, question: FilterQuestion) -> Answer:
     """
     if question.collection is None and len(shelf.names) > 1 and question.field is None and question.filters is None:
         return _collections(shelf)
-    collection = shelf.collection(question.collection)
+    return shelf.with_collection(question.collection, lambda collection: _description(collection, question))
+
+
+def _description(collection: Collection, question: FilterQuestion) -> Answer:
     selection = collection.filters.evaluate(question.filters)
     mask = None if question.filters is None else selection.mask
     body: Json = {"collection": collection.name, "items": collection.catalog.indexed}

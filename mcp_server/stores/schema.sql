@@ -84,9 +84,10 @@ INSERT INTO source_types VALUES (1, 'Image'), (2, 'Video'), (3, 'Audio'), (4, 'T
 INSERT INTO tag_types VALUES
     (1, 'alphanumerical'), (2, 'timestamp'), (3, 'time'), (4, 'date'), (5, 'numerical_int'), (6, 'numerical_dec'), (7, 'json');
 
+-- Indexes: a writer makes them after the rows.
 CREATE INDEX medias_by_group ON medias (group_id) WHERE group_id IS NOT NULL;
 CREATE INDEX tags_by_tagset ON tags (tagset_id);
-CREATE INDEX taggings_by_tag ON taggings (tag_id);
+CREATE INDEX taggings_by_tag ON taggings (tag_id, media_id);
 CREATE INDEX alphanumerical_tags_by_value ON alphanumerical_tags (tagset_id, value);
 CREATE INDEX timestamp_tags_by_value ON timestamp_tags (tagset_id, value);
 CREATE INDEX time_tags_by_value ON time_tags (tagset_id, value);

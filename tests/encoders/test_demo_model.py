@@ -10,9 +10,11 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from mcp_server.encoders.open_clip import OpenClipImages, OpenClipText, load_image_encoder, load_text_encoder
+from mcp_server.encoders.sizing import fitted
 from mcp_server.errors import ConfigError, ModelUnavailableError
 
 TEXTS = ["a red apple", "flag of Norway", "Straße & <i>café</i>", "🐙 octopus", "ＦＵＬＬ width", "x", "1,000 dogs… " * 30, "a_b-c's d"]
@@ -44,6 +46,10 @@ def drawn(count: int) -> list[Image.Image]:
     return pictures
 
 
+def encode(images: OpenClipImages, pictures: list[Image.Image]) -> NDArray[np.float32]:
+    return images.encode_pixels(np.stack([fitted(picture, images.sizing) for picture in pictures]))
+
+
 @pytest.mark.parametrize("text", TEXTS)
 def test_text_vectors_equal_open_clips_own(text: str, texts: OpenClipText, whole: tuple[Any, Any, Any]) -> None:
     model, _, tokenizer = whole
@@ -54,25 +60,19 @@ def test_text_vectors_equal_open_clips_own(text: str, texts: OpenClipText, whole
 
 def test_image_vectors_equal_open_clips_own_in_any_batch(images: OpenClipImages, whole: tuple[Any, Any, Any]) -> None:
     model, preprocess, _ = whole
-    pictures = drawn(70)  # more than one batch
+    pictures = drawn(70)
     with torch.inference_mode():
         expected = torch.nn.functional.normalize(model.encode_image(torch.stack([preprocess(picture) for picture in pictures])), dim=-1)
-    got = images.encode_images(pictures)
+    got = encode(images, pictures)
     assert got.shape == (70, 192)
     assert got.dtype == np.float32
     assert float((got * expected.numpy()).sum(axis=1).min()) >= 0.999999
-    assert float((images.encode_images(pictures[3:4])[0] * got[3]).sum()) >= 0.999999
+    assert float((encode(images, pictures[3:4])[0] * got[3]).sum()) >= 0.999999
     assert np.abs(np.linalg.norm(got, axis=1) - 1).max() < 1e-6
 
 
 def test_no_pictures_give_no_vectors(images: OpenClipImages) -> None:
-    assert images.encode_images([]).shape == (0, 192)
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
-def test_pictures_of_other_modes_are_read_as_rgb(mode: str, images: OpenClipImages) -> None:
-    picture = drawn(1)[0].convert(mode)
-    assert np.array_equal(images.encode_images([picture]), images.encode_images([picture.convert("RGB")]))
+    assert images.encode_pixels(np.empty((0, 64, 64, 3), np.uint8)).shape == (0, 192)
 
 
 def test_text_vectors_are_float32_units_of_the_models_width(texts: OpenClipText) -> None:
@@ -104,7 +104,7 @@ def test_a_drawing_is_nearest_to_its_own_words(texts: OpenClipText, images: Open
     draw.ellipse((10, 15, 52, 55), fill="red")
     draw.ellipse((48, 15, 90, 55), fill="red")
     draw.polygon([(13, 45), (87, 45), (50, 92)], fill="red")
-    pictures = images.encode_images([flag, heart])
+    pictures = encode(images, [flag, heart])
     words = np.stack([texts.encode_text(text).vector for text in ("flag of France", "red heart")])
     assert (pictures @ words.T).argmax(axis=1).tolist() == [0, 1]
 
@@ -142,5 +142,5 @@ def test_a_folder_without_weights_is_refused_rather_than_filled_at_random(demo_m
 
 
 def test_a_picture_thinner_than_one_pixel_of_the_model_still_has_a_vector(images: OpenClipImages) -> None:
-    vectors = images.encode_images([Image.new("RGB", size, "red") for size in ((10, 3_000), (4_000, 1), (1, 1))])
+    vectors = encode(images, [Image.new("RGB", size, "red") for size in ((10, 3_000), (4_000, 1), (1, 1))])
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)

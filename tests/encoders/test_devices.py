@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mcp_server.encoders.open_clip import load_image_encoder, load_text_encoder, pick_device
+from mcp_server.encoders.sizing import fitted
 from mcp_server.errors import ConfigError
 from tests.encoders.test_demo_model import drawn
 
@@ -57,8 +58,9 @@ def test_on_cuda_the_model_runs_in_float16_and_answers_in_float32(demo_model: st
     vector = texts.encode_text("a red apple").vector
     assert vector.dtype == np.float32
     assert float(vector @ reference.encode_text("a red apple").vector) >= 0.9999
-    images = load_image_encoder(demo_model, "cuda").encode_images(drawn(3))
-    assert float((images * load_image_encoder(demo_model, "cpu").encode_images(drawn(3))).sum(axis=1).min()) >= 0.999
+    on_cuda, on_cpu = (load_image_encoder(demo_model, device) for device in ("cuda", "cpu"))
+    pixels = np.stack([fitted(picture, on_cpu.sizing) for picture in drawn(3)])
+    assert float((on_cuda.encode_pixels(pixels) * on_cpu.encode_pixels(pixels)).sum(axis=1).min()) >= 0.999
 
 
 @needs_mps

@@ -13,6 +13,7 @@ import pytest
 from mcp_server.config import demo_folder
 from mcp_server.indexes.embeddings import load_embeddings
 from mcp_server.ingest.run import ingest_folder
+from mcp_server.ingest.wishes import Options
 from mcp_server.stores.catalog import Catalog
 
 DEMO = demo_folder()
@@ -52,11 +53,12 @@ def test_twenty_pictures_ingested_anew_equal_what_ships(sample: Path, tmp_path: 
         "again",
         f"local-dir:{DEMO / 'model'}",
         "cpu",
-        sample / "metadata.jsonl",
+        Options(metadata=str(sample / "metadata.jsonl"), only_own=True, near="off"),
     )
-    assert report.added == 20
+    assert report.counts.added == 20
     assert report.failed == ()
-    assert report.unmatched_rows == COUNT - 20
+    assert report.metadata is not None
+    assert report.metadata.report.unmatched == COUNT - 20
     shipped = read(DEMO / "collection.db", "SELECT source, id FROM medias WHERE source_type = 1")
     row_of = {source: int(str(number)) - 1 for source, number in shipped}
     again = [source for (source,) in read(tmp_path / "again/collection.db", "SELECT source FROM medias WHERE source_type = 1 ORDER BY id")]

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from mcp_server.encoders.sizing import Sizing
+
 COLOURS = {
     "red": (255, 0, 0),
     "green": (0, 255, 0),
@@ -25,24 +27,31 @@ class ColourEncoder:
     """A picture's vector is its mean red, green and blue, scaled to unit length; a black picture has none."""
 
     width = 3
+    sizing = Sizing(8, 8, "squash")
 
-    def encode_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        means = np.array([np.asarray(image).reshape(-1, 3).mean(axis=0) for image in images])
+    def __init__(self, batch: int = 64) -> None:
+        self.batch = batch
+        self.seen = 0
+
+    def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.seen += len(pixels)
+        means = pixels.reshape(len(pixels), -1, 3).mean(axis=1)
         lengths = np.linalg.norm(means, axis=1, keepdims=True)
         return (means / np.where(lengths == 0, 1, lengths)).astype(np.float32)
 
 
 class BreakingEncoder(ColourEncoder):
-    """Works for the first pictures, then fails."""
+    """Works for the first batches, then fails."""
 
-    def __init__(self, good_batches: int) -> None:
+    def __init__(self, good_batches: int, batch: int = 64) -> None:
+        super().__init__(batch)
         self.left = good_batches
 
-    def encode_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+    def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         self.left -= 1
         if self.left < 0:
             raise RuntimeError("the power went")
-        return super().encode_images(images)
+        return super().encode_pixels(pixels)
 
 
 def draw(file: Path, colour: str, size: tuple[int, int] = (40, 30)) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mcp_server.errors import CatalogError
+from mcp_server.errors import CatalogError, CatalogReplacedError
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.database import Database
 from mcp_server.stores.filter_index import FilterIndex
@@ -155,3 +155,47 @@ def test_text_in_a_wrong_encoding_costs_no_more_than_its_own_characters(tmp_path
     with Catalog.open(path, 2) as catalog:
         assert [item.title for item in catalog.items_at([0, 1], "concise")] == ["caf\ufffd", "tea"]
         assert FilterIndex(catalog).fields
+
+
+def test_a_replaced_file_is_read_on_in_turns_with_the_connections_there_are(tmp_path: Path) -> None:
+    path = m3.build(tmp_path / "c.db", MEDIAS)
+    with Database(path) as database:
+        assert database.rows("SELECT count(*) FROM medias") == [(2,)]
+        m3.build(tmp_path / "new.db", MEDIAS[:1]).replace(path)
+        assert database.is_replaced
+        barrier = threading.Barrier(6)
+        counts: list[int] = []
+
+        def work() -> None:
+            barrier.wait()
+            counts.extend(database.rows("SELECT count(*) FROM medias")[0][0] for _ in range(20))
+
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert counts == [2] * 120
+
+
+def test_a_file_replaced_before_it_was_connected_to_is_not_mistaken_for_the_new_one(tmp_path: Path) -> None:
+    path = m3.build(tmp_path / "c.db", MEDIAS)
+    with Database(path) as database:
+        for version in range(5):  # a file system may give the number of a deleted file to the next one
+            m3.build(tmp_path / f"{version}.db", MEDIAS[:1]).replace(path)
+            assert database.is_replaced
+            with pytest.raises(CatalogReplacedError):
+                database.rows("SELECT 1")
+
+
+def test_a_write_in_place_is_a_change_and_a_read_is_none(tmp_path: Path) -> None:
+    path = m3.build(tmp_path / "c.db", MEDIAS)
+    with Database(path) as database:
+        database.rows("SELECT * FROM medias")
+        assert not database.is_changed
+        with closing(sqlite3.connect(path)) as writer, writer:
+            writer.execute("PRAGMA user_version = 7")
+            writer.execute("UPDATE medias SET source = 'changed'")
+        assert database.is_changed
+        assert not database.is_replaced
+    assert not database.is_changed

@@ -1,0 +1,75 @@
+"""Notes beside a FAISS file which embeddings it was built from, so that a file left behind by newer embeddings is noticed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any, cast
+
+from mcp_server.errors import CollectionError, clipped
+
+_KEY = "embeddings"
+_BYTES = "bytes"
+
+
+def fingerprint_of(embeddings_file: Path) -> str:
+    """Return what tells the content of embeddings from any other, without reading the vectors.
+
+    Of a zip: names, sizes and checksums from its directory. Of a folder, which keeps no checksums: names, sizes and times.
+
+    Raises:
+        CollectionError: nothing is there, or it cannot be read.
+    """
+    try:
+        if embeddings_file.is_dir():
+            files = (path for path in embeddings_file.rglob("*") if path.is_file())
+            parts = [(path.relative_to(embeddings_file).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        else:
+            with zipfile.ZipFile(embeddings_file) as archive:
+                parts = [(entry.filename, entry.file_size, entry.CRC) for entry in archive.infolist()]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise CollectionError(f"Embeddings cannot be read: {embeddings_file} ({clipped(error, 120)}).") from error
+    return hashlib.sha256(json.dumps(sorted(parts)).encode()).hexdigest()
+
+
+def note_file(faiss_file: Path) -> Path:
+    """Return where the note about `faiss_file` is kept."""
+    return faiss_file.with_name(faiss_file.name + ".json")
+
+
+def write_note(faiss_file: Path, fingerprint: str, facts: dict[str, Any]) -> None:
+    """Write the note: what `faiss_file` was built from, and `facts` about it for people."""
+    file = note_file(faiss_file)
+    temporary = file.with_name(f"{file.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps({_KEY: fingerprint, _BYTES: faiss_file.stat().st_size, **facts}, indent=1) + "\n", encoding="utf-8")
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def noted(faiss_file: Path) -> str | None:
+    """Return the fingerprint noted for `faiss_file`; None when there is no note, as beside files of other makers, or another file's."""
+    try:
+        note = json.loads(note_file(faiss_file).read_text(encoding="utf-8"))
+        size = faiss_file.stat().st_size
+    except (OSError, ValueError):
+        return None
+    if not isinstance(note, dict) or note.get(_BYTES) != size:
+        return None
+    fingerprint = cast("dict[str, object]", note).get(_KEY)
+    return fingerprint if isinstance(fingerprint, str) else None
+
+
+def is_of_other_embeddings(faiss_file: Path, embeddings_file: Path) -> bool:
+    """Tell whether a note says that `faiss_file` was built from something else than `embeddings_file` holds now.
+
+    Raises:
+        CollectionError: the embeddings cannot be read.
+    """
+    fingerprint = noted(faiss_file)
+    return fingerprint is not None and fingerprint != fingerprint_of(embeddings_file)

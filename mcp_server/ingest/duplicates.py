@@ -1,0 +1,92 @@
+"""Which pictures are duplicates of which: the same bytes, or vectors as close as the user says."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from itertools import chain
+
+import numpy as np
+
+from mcp_server.ingest.ledger import Entry, Ledger
+from mcp_server.ingest.row_file import RowFile
+
+logger = logging.getLogger(__name__)
+
+NEAR = 0.97
+"""Cosine from which pictures count as nearly the same unless the user says otherwise."""
+
+_EXACT_ONLY = -1.0
+
+
+def undecided(ledger: Ledger, near: float | None) -> bool:
+    """Tell whether it is to be decided of any picture what it is a duplicate of; with another `near` than last time, of all."""
+    threshold = _EXACT_ONLY if near is None else near
+    with ledger.transaction():
+        if ledger.setting("near", threshold) != threshold:
+            ledger.database.execute("UPDATE files SET original = NULL")
+        ledger.set("near", threshold)
+        # what follows an original that is gone, or a duplicate itself by now, is undecided too
+        ledger.database.execute(
+            "UPDATE files SET original = NULL WHERE original IS NOT NULL AND original NOT IN "
+            '(SELECT id FROM files WHERE original = id AND "row" IS NOT NULL)'
+        )
+    return ledger.database.execute('SELECT 1 FROM files WHERE original IS NULL AND "row" IS NOT NULL LIMIT 1').fetchone() is not None
+
+
+def find_duplicates(ledger: Ledger, vectors: RowFile, near: float | None) -> None:
+    """Decide for every picture that is undecided which earlier one, by id, it is a duplicate of, if any; enter it in the ledger.
+
+    A picture is never a duplicate of a duplicate: all members of a set are compared with its first.
+    """
+    with ledger.transaction():
+        if near is not None:
+            _near(ledger, vectors, near)
+        _exact(ledger)
+
+
+def _exact(ledger: Ledger) -> None:
+    """Give each picture that is undecided the first one with the same bytes as original."""
+    ledger.database.execute(
+        "UPDATE files SET original = coalesce("
+        "(SELECT min(f.original) FROM files f WHERE f.sha256 = files.sha256 AND f.original IS NOT NULL), "
+        "(SELECT min(f.id) FROM files f WHERE f.sha256 = files.sha256)) "
+        'WHERE original IS NULL AND "row" IS NOT NULL'
+    )
+
+
+def _near(ledger: Ledger, vectors: RowFile, near: float) -> None:
+    from mcp_server.indexes.near_duplicates import first_like
+
+    pictures = ledger.database.execute('SELECT id, "row", coalesce(original, -1) FROM files WHERE "row" IS NOT NULL ORDER BY id')
+    found = np.fromiter(chain.from_iterable(pictures), np.int64).reshape(-1, 3)
+    ids, rows, originals = found[:, 0], found[:, 1], found[:, 2]
+    known = np.where(originals >= 0, np.searchsorted(ids, originals), -1)
+    first = first_like(vectors.gather, rows, near, known)
+    decided = np.flatnonzero(known < 0)
+    ledger.database.executemany(
+        "UPDATE files SET original = ? WHERE id = ?", zip(ids[first[decided]].tolist(), ids[decided].tolist(), strict=True)
+    )
+
+
+def kinship(ledger: Ledger) -> Callable[[Entry], dict[str, str]]:
+    """Return what says of a picture which set of duplicates it belongs to: the path of the set's first picture, and its role in it.
+
+    Roles: original (the first), exact (the same bytes as another of the set that comes before), near. Nothing for a picture without
+    duplicates.
+    """
+    originals: dict[int, tuple[str, str]] = {
+        media_id: (source, sha256)
+        for media_id, source, sha256 in ledger.database.execute(
+            "SELECT id, source, sha256 FROM files WHERE id IN (SELECT original FROM files WHERE original <> id)"
+        )
+    }
+
+    def fields(entry: Entry) -> dict[str, str]:
+        if entry.original is None or entry.original not in originals:
+            return {}
+        source, sha256 = originals[entry.original]
+        role = "original" if entry.id == entry.original else "exact" if entry.sha256 == sha256 else "near"
+        return {"duplicate_of": source, "duplicate_role": role}
+
+    return fields

@@ -1,0 +1,201 @@
+"""Files beside a picture that say something about it: .json, .xmp and .txt, and what Google Takeout puts beside its pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+from mcp_server.ingest.pictures import clean
+from mcp_server.ingest.pictures.reading import UnreadableFileError, read_file
+from mcp_server.ingest.pictures.suffixes import readable_suffixes
+from mcp_server.ingest.pictures.xmp import BadXmpError, read_packet, xmp_facts
+
+SIDECAR_LIMIT = 4 * 2**20
+"""Largest sidecar that is read, in bytes."""
+
+_KINDS = (".json", ".xmp", ".txt")
+_TAKEOUT_NAME = "supplemental-metadata"
+_TAKEOUT_LENGTH = 46
+"""Takeout cuts the names of its files, without ".json", to so many characters."""
+_NUMBERED = re.compile(r"(.+)(\(\d+\))", re.DOTALL)
+_MANY_CONTROLS = 0.05
+_DEEPEST = 32
+
+
+@dataclass(frozen=True)
+class SidecarFacts:
+    """What the sidecars of one picture say.
+
+    Attributes:
+        said: facts of .json files; they replace whatever else is known by that name.
+        written: facts of .xmp and .txt files; they win over what the picture says, but keywords are united.
+        notes: what was wrong with them, one sentence each.
+    """
+
+    said: dict[str, Any] = field(default_factory=dict[str, Any])
+    written: dict[str, Any] = field(default_factory=dict[str, Any])
+    notes: tuple[str, ...] = ()
+
+
+def sidecar_names(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return the sidecars of every picture in one folder's listing; pictures without any are left out.
+
+    `IMG_1.jpg` has IMG_1.jpg.json, IMG_1.json, the same with .xmp and .txt, and Takeout's IMG_1.jpg.supplemental-metadata.json, also cut
+    short or numbered as Takeout does. Letter case of the sidecar's own ending is ignored. A sidecar named after the stem belongs to every
+    picture of that stem. Order: json, xmp, txt; of each the one with the full name first.
+    """
+    listing = sorted(names)
+    pictures = [name for name in listing if PurePosixPath(name).suffix.lower() in readable_suffixes()]
+    whole, stems, cut = set(pictures), defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
+    for picture in pictures:
+        stems[PurePosixPath(picture).stem].append(picture)
+        cut[f"{picture}.{_TAKEOUT_NAME}"[:_TAKEOUT_LENGTH]].append(picture)
+    found: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
+    for name in listing:
+        kind = PurePosixPath(name).suffix.lower()
+        if kind not in _KINDS:
+            continue
+        base = name[: -len(kind)]
+        owners = [*_owners(base, whole, cut, kind), *((picture, 2) for picture in stems.get(base, ()))]
+        for picture, distance in owners:
+            found[picture].setdefault(name, (_KINDS.index(kind), distance))
+    return {
+        picture: tuple(sorted(found[picture], key=lambda name: (*found[picture][name], name))) for picture in pictures if picture in found
+    }
+
+
+def _owners(base: str, whole: set[str], cut: Mapping[str, Sequence[str]], kind: str) -> list[tuple[str, int]]:
+    """Return the pictures whose full name a sidecar bears, with 0 for the plain way and 1 for Takeout's."""
+    if base in whole:
+        return [(base, 0)]
+    if kind != ".json":
+        return []
+    numbered = _NUMBERED.fullmatch(base)
+    plain, mark = (numbered[1], numbered[2]) if numbered else (base, "")
+    picture, dot, tail = plain.rpartition(".")
+    if dot and _TAKEOUT_NAME.startswith(tail) and (marked := _with_mark(picture, mark)) in whole:
+        return [(marked, 1)]
+    if mark and (marked := _with_mark(plain, mark)) in whole:  # IMG_1.jpg(1).json is about IMG_1(1).jpg
+        return [(marked, 1)]
+    return [(picture, 1) for picture in cut.get(base, ())] if len(base) == _TAKEOUT_LENGTH else []
+
+
+def _with_mark(picture: str, mark: str) -> str:
+    path = PurePosixPath(picture)
+    return f"{path.stem}{mark}{path.suffix}" if mark else picture
+
+
+def sidecar_facts(files: Iterable[tuple[str, Path]]) -> SidecarFacts:
+    """Return what `files`, pairs of name and place in the order of `sidecar_names`, say. Never raises for what a file can contain.
+
+    A sidecar that is broken, gone or larger than `SIDECAR_LIMIT` is left out, with a note.
+    """
+    said: dict[str, Any] = {}
+    packets: dict[str, Any] = {}
+    caption: dict[str, Any] = {}
+    notes: list[str] = []
+    for name, place in files:
+        kind = PurePosixPath(name).suffix.lower()
+        try:
+            data = read_file(place, SIDECAR_LIMIT).data
+            if kind == ".json":
+                said = _united(_json_facts(data), said)
+            elif kind == ".xmp":
+                packets = {**xmp_facts(read_packet(data)), **packets}
+            else:
+                caption = caption or _caption(data)
+        except (UnreadableFileError, BadXmpError, ValueError) as error:
+            notes.append(f"{PurePosixPath(name).name} is left out: {error}.")
+    return SidecarFacts(said, caption | packets, tuple(notes))
+
+
+def with_sidecars(facts: Mapping[str, Any], beside: SidecarFacts) -> dict[str, Any]:
+    """Return `facts` of the picture itself overlaid with what its sidecars say."""
+    result = dict(facts)
+    for layer in (beside.written, beside.said):
+        if "date_taken" in layer:
+            result = {name: value for name, value in result.items() if name not in ("year", "month", "hour")}  # those of another day
+    result |= beside.written
+    if words := [*beside.written.get("keywords", ()), *facts.get("keywords", ())]:
+        result["keywords"] = clean.keywords(words)
+    return _united(beside.said, result)
+
+
+def _united(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Return both; of a name that both have, letter case ignored, the one of `first`."""
+    taken = {name.casefold() for name in first}
+    return {**{name: value for name, value in second.items() if name.casefold() not in taken}, **first}
+
+
+def _json_facts(data: bytes) -> dict[str, Any]:
+    """Return the facts of a JSON object. Raises ValueError with what is wrong."""
+    try:
+        found = json.loads(data.decode("utf-8-sig"), parse_constant=_nothing, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("it is not JSON text in UTF-8") from error
+    if not isinstance(found, dict):
+        raise ValueError("it is JSON, but no object")
+    if _is_deep(cast("object", found)):
+        raise ValueError(f"its objects are nested more than {_DEEPEST} deep")
+    row = cast("dict[str, Any]", found)
+    return (
+        _takeout(row) if isinstance(row.get("photoTakenTime"), dict) else {name: value for name, value in row.items() if value is not None}
+    )
+
+
+def _nothing(_: str) -> None:
+    """Stand for NaN and infinities, which are no JSON."""
+
+
+def _finite(written: str) -> float | None:
+    value = float(written)
+    return value if math.isfinite(value) else None
+
+
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (cast("dict[str, object]", one).values() if isinstance(one, dict) else cast("list[object]", one))
+        ]
+    return bool(level)
+
+
+def _takeout(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts of a Takeout sidecar. Its title is the file's name and says nothing new."""
+    facts = clean.moment_of_timestamp(row["photoTakenTime"].get("timestamp"))
+    description = row.get("description")
+    if isinstance(description, str) and (caption := clean.text(description)):
+        facts["caption"] = caption
+    places = (cast("dict[str, Any]", row[name]) for name in ("geoData", "geoDataExif") if isinstance(row.get(name), dict))
+    positions = (clean.place(clean.number(one.get("latitude"), -90, 90), clean.number(one.get("longitude"), -180, 180)) for one in places)
+    facts |= next((position for position in positions if position), {})
+    people = cast("list[Any]", row["people"]) if isinstance(row.get("people"), list) else []
+    names = [cast("dict[str, Any]", one).get("name") for one in people if isinstance(one, dict)]
+    if known := clean.keywords(name for name in names if isinstance(name, str)):
+        facts["people"] = known
+    if row.get("favorited") is True:
+        facts["favorited"] = "true"
+    return facts
+
+
+def _caption(data: bytes) -> dict[str, Any]:
+    """Return the whole text as a caption. Raises ValueError with what is wrong."""
+    try:
+        written = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError("it is not text in UTF-8") from error
+    head = written[:4000]
+    if "\0" in head or sum(ord(letter) < 32 and letter not in "\t\n\r\f" for letter in head) > _MANY_CONTROLS * len(head):
+        raise ValueError("it is not text")
+    caption = clean.text(written)
+    return {"caption": caption} if caption else {}

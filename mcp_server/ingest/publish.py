@@ -1,0 +1,182 @@
+"""Turns the ledger into the three files of a collection and puts them in place. What is in the ledger decides every byte of them."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mcp_server.errors import IngestError
+from mcp_server.ingest.catalog.write_catalog import CatalogReport, MediaRow, write_catalog
+from mcp_server.ingest.duplicates import find_duplicates, kinship, undecided
+from mcp_server.ingest.ledger import Entry, Ledger
+from mcp_server.ingest.row_file import RowFile
+from mcp_server.ingest.wishes import Wishes
+from mcp_server.ingest.write import CATALOG_FILE, EMBEDDINGS_FILE, THUMBNAILS_FILE, to_disk, writing
+from mcp_server.ingest.write_archives import ThumbnailsWriter, stored_dtype, thumbnail_name, write_embeddings
+
+logger = logging.getLogger(__name__)
+
+_IMAGE, _OTHER = 1, 5
+_BLOCK_ROWS = 4096
+_SOURCES = 'SELECT source FROM files WHERE "row" IS NOT NULL'
+
+
+def publish(ledger: Ledger, destination: Path, wishes: Wishes) -> CatalogReport:
+    """Write the collection of `ledger` to `destination`; return what the catalog says of its fields.
+
+    The files are written aside and renamed, embeddings first and catalog last: a row of the old embeddings means the same picture in the
+    new ones, so that whoever reads in between has the old collection. Memory does not grow with the collection, but for the thumbnails'
+    names.
+
+    Raises:
+        IngestError: no picture has a vector, a field to group by does not exist, or the disk refuses.
+    """
+    if not ledger.pictures():
+        raise IngestError("None of the files can be read, so there is no collection to write.")
+    staging = ledger.folder / "staging"
+    with writing(destination):
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        with ExitStack() as stack:
+            has_news = _has_news(ledger, destination)
+            if undecided(ledger, wishes.near) or has_news:
+                vectors = stack.enter_context(_vectors(ledger, destination, staging))
+                find_duplicates(ledger, vectors, wishes.near)
+                if has_news:
+                    blocks = vectors.blocks(_BLOCK_ROWS)
+                    write_embeddings(staging / EMBEDDINGS_FILE, blocks, vectors.count, vectors.width, vectors.dtype.type)
+        (staging / "vectors").unlink(missing_ok=True)
+        _thumbnails(ledger, destination, staging, has_news=has_news)
+        group(ledger, wishes)
+        report = write_catalog(staging / CATALOG_FILE, _medias(ledger, wishes), kinds=wishes.kinds)
+        for name in (EMBEDDINGS_FILE, THUMBNAILS_FILE, CATALOG_FILE):
+            if (staging / name).exists():
+                to_disk(staging / name)
+                (staging / name).replace(destination / name)
+        to_disk(destination)
+        shutil.rmtree(staging)
+        ledger.published()
+    return report
+
+
+def _has_news(ledger: Ledger, destination: Path) -> bool:
+    return not (destination / EMBEDDINGS_FILE).exists() or ledger.database.execute("SELECT 1 FROM pending LIMIT 1").fetchone() is not None
+
+
+def _vectors(ledger: Ledger, destination: Path, staging: Path) -> RowFile:
+    """Return all rows, those published before and those pending, in one file."""
+    from mcp_server.indexes.zarr_files import find_array, read_blocks
+
+    count, width = int(ledger.setting("rows", 0)), int(ledger.setting("width"))
+    old = find_array(destination / EMBEDDINGS_FILE) if (destination / EMBEDDINGS_FILE).exists() else None
+    halved = old is not None and old.dtype == np.float16
+    rows = RowFile(staging / "vectors", count, width, np.float16 if halved else stored_dtype(count))
+    if old is not None:
+        for start, block in read_blocks(old):
+            rows.put(start, block[: count - start])
+    for row, vector in ledger.database.execute('SELECT "row", vector FROM pending ORDER BY "row"'):
+        rows.put(row, np.frombuffer(vector, "<f4")[None])
+    return rows
+
+
+def _thumbnails(ledger: Ledger, destination: Path, staging: Path, *, has_news: bool) -> None:
+    """Write the thumbnails of the pictures in the ledger, in the order of their ids; nothing if they are the same as before."""
+    current = destination / THUMBNAILS_FILE
+    pictures = 'FROM files f LEFT JOIN pending p ON p.id = f.id WHERE f."row" IS NOT NULL ORDER BY f.id'
+    with ExitStack() as stack:
+        old = stack.enter_context(zipfile.ZipFile(current)) if current.exists() else None
+        known = set(old.namelist()) if old is not None else set[str]()
+        if old is not None and not has_news and known == {thumbnail_name(source) for (source,) in ledger.database.execute(_SOURCES)}:
+            return
+        writer = ThumbnailsWriter(staging / THUMBNAILS_FILE)
+        stack.callback(writer.close)
+        for source, published_as, pending in ledger.database.execute(f"SELECT f.source, f.published_as, p.thumbnail {pictures}"):
+            names = (thumbnail_name(source), thumbnail_name(published_as or source))
+            before = next((name for name in names if name in known), None)
+            if pending is not None:
+                writer.add(names[0], pending)
+            elif old is not None and before is not None:
+                writer.add(names[0], old.read(before))
+            else:
+                logger.warning("ingest.thumbnail_lost source=%s", source)  # somebody else wrote the file
+
+
+def group(ledger: Ledger, wishes: Wishes) -> None:
+    """Decide which group each picture is in. Groups keep their ids for good.
+
+    Raises:
+        IngestError: no picture has the field to group by.
+    """
+    names: dict[str, int] = dict(ledger.database.execute("SELECT name, id FROM groups"))
+    found = 0
+    with ledger.transaction():
+        ledger.database.execute("CREATE TEMP TABLE IF NOT EXISTS membership (id INTEGER PRIMARY KEY, name TEXT)")
+        ledger.database.execute("DELETE FROM membership")
+        for entry in ledger.entries():
+            made = wishes.grouping.group_of(entry.source, fields_of_entry(entry, wishes)) if wishes.grouping else None
+            found += made is not None
+            name = entry.own_group or made
+            if name is not None:
+                ledger.database.execute("INSERT INTO membership VALUES (?, ?)", (entry.id, name))
+        if wishes.grouping is not None and wishes.grouping.field is not None and not found:
+            raise IngestError(
+                f"--group-by: no picture has a field {wishes.grouping.field!r}. Give folder, stem, a field or a regular expression."
+            )
+        if wishes.grouping is not None and wishes.grouping.drops_singles:
+            ledger.database.execute(
+                "DELETE FROM membership WHERE name IN (SELECT name FROM membership GROUP BY name HAVING count(*) = 1) "
+                "AND id NOT IN (SELECT id FROM files WHERE own_group IS NOT NULL)"
+            )
+        for (name,) in ledger.database.execute("SELECT name FROM membership GROUP BY name ORDER BY min(id)").fetchall():
+            if name not in names:
+                names[name] = ledger.next_id(1)
+                ledger.database.execute("INSERT INTO groups VALUES (?, ?)", (name, names[name]))
+        ledger.database.execute(
+            "UPDATE files SET member_of = (SELECT g.id FROM membership m JOIN groups g ON g.name = m.name WHERE m.id = files.id) "
+            'WHERE "row" IS NOT NULL OR member_of IS NOT NULL'
+        )
+
+
+def fields_of_entry(entry: Entry, wishes: Wishes) -> dict[str, Any]:
+    """Return the fields of a picture: its owner's first, then those ingest found out that do not carry the name of one of these."""
+    own = entry.own
+    if wishes.only_own:
+        return own
+    taken = {name.casefold() for name in own}
+    return own | {name: value for name, value in entry.facts.items() if name.casefold() not in taken}
+
+
+def _medias(ledger: Ledger, wishes: Wishes) -> Iterator[MediaRow]:
+    """Yield pictures and groups, ids ascending."""
+    return heapq.merge(_pictures(ledger, wishes), _groups(ledger), key=lambda media: media.id)
+
+
+def _pictures(ledger: Ledger, wishes: Wishes) -> Iterator[MediaRow]:
+    relatives = kinship(ledger)
+    for entry in ledger.entries():
+        fields = fields_of_entry(entry, wishes)
+        if not wishes.only_own:
+            fields = fields | relatives(entry)
+        yield MediaRow(entry.id, entry.source, _IMAGE, thumbnail_name(entry.source), entry.member_of, entry.row, fields)
+
+
+def _groups(ledger: Ledger) -> Iterator[MediaRow]:
+    rows = ledger.database.execute(
+        "SELECT id, name FROM groups WHERE id IN (SELECT member_of FROM files WHERE member_of IS NOT NULL) ORDER BY id"
+    )
+    for media_id, name in rows:
+        yield MediaRow(media_id, name, _OTHER)
+
+
+def missing(destination: Path) -> list[str]:
+    """Return which of the three files are not there."""
+    return [name for name in (EMBEDDINGS_FILE, THUMBNAILS_FILE, CATALOG_FILE) if not os.path.lexists(destination / name)]

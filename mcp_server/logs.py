@@ -1,0 +1,17 @@
+"""Logging of the commands: to stderr, since stdout belongs to the protocol."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+QUIET = ("faiss", "httpx", "httpx2", "huggingface_hub", "mcp", "open_clip", "PIL", "sse_starlette", "urllib3", "uvicorn.access")
+"""Other packages' loggers, kept to warnings so that one line a search stays readable."""
+
+
+def log_to_stderr(level: str) -> None:
+    """Log from `level` on."""
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own

@@ -1,0 +1,385 @@
+"""Running again: only what is new is done, a kill costs a batch at most, and ids are for good."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from mcp_server.errors import IngestError
+from mcp_server.indexes.embeddings import load_embeddings
+from mcp_server.ingest.ledger import Ledger
+from mcp_server.ingest.plan import make_plan
+from mcp_server.ingest.run import IngestReport, ingest_folder
+from mcp_server.ingest.scan import Closed, scan
+from mcp_server.ingest.wishes import Options
+from tests.ingest.toys import COLOURS, ColourEncoder, a_dozen, draw, write_rows
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+FILES = ("collection.db", "embeddings.zarr.zip", "thumbnails.zip")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    return a_dozen(tmp_path / "pictures")
+
+
+def ingest(pictures: Path, encoder: ColourEncoder | None = None, name: str = "toys", **wishes: Any) -> IngestReport:
+    data = pictures.parent / "data"
+    options = Options(**{"near": "off", **wishes})
+    return ingest_folder(pictures, data / name, data / "config.ini", name, "M", options=options, encoder=encoder or ColourEncoder())
+
+
+def read(folder: Path, sql: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(folder / "collection.db")) as opened:
+        return opened.execute(sql).fetchall()
+
+
+def ids(folder: Path) -> dict[str, int]:
+    return dict(read(folder, "SELECT source, id FROM medias WHERE source_type = 1"))
+
+
+def vectors(folder: Path) -> dict[str, NDArray[np.float32]]:
+    """Return each picture's vector by its path, through the catalog's positions."""
+    rows = read(
+        folder,
+        "SELECT m.source, v.value FROM numerical_int_tags v JOIN tagsets s ON s.id = v.tagset_id "
+        "JOIN taggings t ON t.tag_id = v.id JOIN medias m ON m.id = t.media_id WHERE s.name = 'CLIP Index ID'",
+    )
+    stored = load_embeddings(folder / "embeddings.zarr.zip").rows
+    return {source: stored[row].astype(np.float32) for source, row in rows}
+
+
+def tags(folder: Path) -> set[tuple[str, str, str]]:
+    return set(
+        read(
+            folder,
+            "SELECT m.source, s.name, CAST(v.value AS TEXT) FROM taggings t JOIN medias m ON m.id = t.media_id "
+            "JOIN tags g ON g.id = t.tag_id JOIN tagsets s ON s.id = g.tagset_id JOIN (SELECT id, value FROM alphanumerical_tags "
+            "UNION ALL SELECT id, value FROM numerical_int_tags UNION ALL SELECT id, value FROM numerical_dec_tags "
+            "UNION ALL SELECT id, value FROM date_tags) v ON v.id = g.id WHERE s.name <> 'CLIP Index ID'",
+        )
+    )
+
+
+def stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    return {name: ((folder / name).stat().st_ino, (folder / name).stat().st_mtime_ns) for name in FILES}
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES}
+
+
+def test_a_second_run_over_the_same_files_reads_and_writes_nothing(pictures: Path) -> None:
+    (pictures / "broken.png").write_text("no picture")
+    first = ingest(pictures)
+    assert (first.counts.added, first.counts.unchanged, first.counts.failed) == (12, 0, 1)
+    before = stamps(pictures.parent / "data/toys")
+    again = ingest(pictures, encoder=(encoder := ColourEncoder()))
+    assert (again.counts.added, again.counts.unchanged, again.counts.failed, again.embedded) == (0, 12, 1, 0)
+    assert again.catalog is None
+    assert encoder.seen == 0
+    assert stamps(pictures.parent / "data/toys") == before
+
+
+def test_only_what_is_new_or_changed_goes_through_the_model_and_ids_stay(pictures: Path) -> None:
+    folder = pictures.parent / "data/toys"
+    ingest(pictures)
+    before = ids(folder)
+    draw(pictures / "aaa.png", "yellow")
+    draw(pictures / "large.jpg", "green", (901, 600))
+    (pictures / "plain/0-red.png").unlink()
+    (pictures / "plain/1-green.png").rename(pictures / "moved.png")
+    report = ingest(pictures, encoder=(encoder := ColourEncoder()))
+    counts = report.counts
+    assert (counts.added, counts.changed, counts.removed, counts.moved, counts.unchanged) == (2, 1, 2, 1, 9)
+    assert encoder.seen == 2
+    after = ids(folder)
+    assert set(after) == set(before) - {"plain/0-red.png", "plain/1-green.png"} | {"aaa.png", "moved.png"}
+    assert after["moved.png"] == before["plain/1-green.png"]
+    assert after["aaa.png"] == max(before.values()) + 1
+    assert {source: number for source, number in after.items() if source in before}.items() <= before.items()
+    assert vectors(folder)["large.jpg"] == pytest.approx([0, 1, 0], abs=0.02)
+    assert vectors(folder)["moved.png"] == pytest.approx([0, 1, 0], abs=0.02)
+    assert ("moved.png", "filename", "moved.png") in tags(folder)
+    with zipfile.ZipFile(folder / "thumbnails.zip") as archive:
+        assert sorted(archive.namelist()) == sorted(uri for (uri,) in read(folder, "SELECT thumbnail_uri FROM medias"))
+        assert Image.open(archive.open("moved.png.webp")).getpixel((5, 5)) == pytest.approx((0, 255, 0), abs=8)
+
+
+def test_a_file_that_was_only_touched_keeps_its_vector_and_gets_its_new_date(pictures: Path) -> None:
+    folder = pictures.parent / "data/toys"
+    ingest(pictures)
+    before = (folder / "embeddings.zarr.zip").stat().st_ino
+    os.utime(pictures / "disc.png", (86_400 * 366, 86_400 * 366))
+    report = ingest(pictures, encoder=(encoder := ColourEncoder()))
+    assert (report.counts.unchanged, report.counts.changed, encoder.seen) == (12, 0, 0)
+    assert ("disc.png", "file_date", "1971-01-02") in tags(folder)
+    assert (folder / "embeddings.zarr.zip").stat().st_ino == before
+
+
+def test_a_file_changed_without_a_change_of_size_is_found_by_its_bytes(pictures: Path) -> None:
+    draw(pictures / "one.bmp", "red")
+    ingest(pictures)
+    size = (pictures / "one.bmp").stat().st_size
+    draw(pictures / "one.bmp", "blue")
+    assert (pictures / "one.bmp").stat().st_size == size
+    os.utime(pictures / "one.bmp", (1, 1))
+    report = ingest(pictures, encoder=(encoder := ColourEncoder()))
+    assert (report.counts.changed, encoder.seen) == (1, 1)
+    assert vectors(pictures.parent / "data/toys")["one.bmp"] == pytest.approx([0, 0, 1], abs=0.02)
+
+
+def test_a_failed_file_is_tried_again_once_it_changed(pictures: Path) -> None:
+    (pictures / "late.png").write_text("half a pict")
+    assert ingest(pictures).counts.failed == 1
+    draw(pictures / "late.png", "red")
+    report = ingest(pictures)
+    assert (report.counts.failed, report.counts.added, report.failed) == (0, 1, ())
+
+
+def test_a_picture_that_comes_back_has_its_old_id(pictures: Path) -> None:
+    folder = pictures.parent / "data/toys"
+    ingest(pictures)
+    before = ids(folder)
+    shutil.move(pictures / "disc.png", pictures.parent / "disc.png")
+    assert ingest(pictures).counts.removed == 1
+    assert "disc.png" not in ids(folder)
+    draw(pictures / "zzz.png", "red")
+    ingest(pictures)
+    shutil.move(pictures.parent / "disc.png", pictures / "disc.png")
+    ingest(pictures)
+    assert ids(folder)["disc.png"] == before["disc.png"]
+    assert vectors(folder)["disc.png"] == pytest.approx(vectors(folder)["plain/2-blue.png"], abs=0.8)
+
+
+def test_a_sidecar_that_changes_changes_the_tags_and_no_vector(pictures: Path) -> None:
+    folder = pictures.parent / "data/toys"
+    ingest(pictures)
+    (pictures / "large.txt").write_text("a large red thing")
+    report = ingest(pictures, encoder=(encoder := ColourEncoder()))
+    assert encoder.seen == 0
+    assert report.catalog is not None
+    assert ("large.jpg", "caption", "a large red thing") in tags(folder)
+    (pictures / "large.txt").unlink()
+    ingest(pictures)
+    assert "caption" not in {name for _, name, _ in tags(folder)}
+
+
+def test_metadata_that_changes_changes_the_tags_and_no_vector_and_is_remembered(pictures: Path) -> None:
+    folder = pictures.parent / "data/toys"
+    file = write_rows(pictures.parent / "m.jsonl", [{"file": "large.jpg", "mood": "calm", "Width": "wide"}])
+    ingest(pictures, metadata=str(file))
+    assert {("large.jpg", "mood", "calm"), ("large.jpg", "width", "wide")} <= tags(folder)
+    assert ("large.jpg", "width", "900") not in tags(folder)
+    write_rows(file, [{"file": "large.jpg", "mood": "loud"}, {"file": "disc.png", "mood": "calm"}])
+    report = ingest(pictures, encoder=(encoder := ColourEncoder()))
+    assert encoder.seen == 0
+    assert report.metadata is not None
+    assert report.metadata.report.matched == 2
+    assert {("large.jpg", "mood", "loud"), ("disc.png", "mood", "calm"), ("large.jpg", "width", "900")} <= tags(folder)
+    assert ingest(pictures).catalog is None
+    ingest(pictures, metadata="")
+    assert "mood" not in {name for _, name, _ in tags(folder)}
+
+
+def test_wishes_can_change_without_embedding_anew(pictures: Path) -> None:
+    folder = pictures.parent / "data/toys"
+    ingest(pictures, group_by="folder")
+    assert {name for (name,) in read(folder, "SELECT source FROM medias WHERE source_type = 5")} == {"plain", "web"}
+    report = ingest(pictures, encoder=(encoder := ColourEncoder()), group_by="", near="0.99", types="width=text")
+    assert encoder.seen == 0
+    assert report.groups == 0
+    found = tags(folder)
+    assert ("web/0-red.webp", "duplicate_of", "large.jpg") in found
+    assert ("large.jpg", "duplicate_role", "original") in found
+    assert ("web/0-red.webp", "duplicate_role", "near") in found
+    assert ("large.jpg", "width", "900") in found
+
+
+def test_equal_files_share_a_tag_and_the_first_one_by_id_is_the_original(pictures: Path) -> None:
+    folder = pictures.parent / "data/toys"
+    shutil.copy(pictures / "large.jpg", pictures / "web/copy.jpg")
+    ingest(pictures)
+    found = tags(folder)
+    assert {(source, value) for source, name, value in found if name == "duplicate_of"} == {
+        ("large.jpg", "large.jpg"),
+        ("web/copy.jpg", "large.jpg"),
+    }
+    assert ("web/copy.jpg", "duplicate_role", "exact") in found
+    (pictures / "large.jpg").unlink()
+    ingest(pictures)
+    assert "duplicate_of" not in {name for _, name, _ in tags(folder)}
+
+
+def test_what_lies_below_a_folder_that_cannot_be_read_is_kept(pictures: Path, tmp_path: Path) -> None:
+    ingest(pictures)
+    shutil.rmtree(pictures / "web")
+    with Ledger.open(tmp_path / "data/toys") as ledger:
+        plan = make_plan(ledger, pictures, [*scan(pictures), Closed("web/", "Permission denied")])
+        assert (plan.has_news, ledger.counts().removed) == (False, 0)
+
+
+def test_a_folder_that_is_suddenly_empty_takes_nothing_away(pictures: Path) -> None:
+    ingest(pictures)
+    before = stamps(pictures.parent / "data/toys")
+    shutil.rmtree(pictures)
+    pictures.mkdir()
+    with pytest.raises(IngestError, match="No picture is below"):
+        ingest(pictures)
+    assert stamps(pictures.parent / "data/toys") == before
+
+
+def test_files_that_were_deleted_are_made_again(pictures: Path) -> None:
+    folder = pictures.parent / "data/toys"
+    ingest(pictures)
+    before = fingerprint(folder)
+    (folder / "collection.db").unlink()
+    ingest(pictures, encoder=(encoder := ColourEncoder()))
+    (folder / "embeddings.zarr.zip").unlink()
+    ingest(pictures)
+    assert {source: vector.tolist() for source, vector in vectors(folder).items()}.keys() == ids(folder).keys()
+    assert fingerprint(folder)["thumbnails.zip"] == before["thumbnails.zip"]
+    assert encoder.seen <= 12
+
+
+def test_two_at_once_are_refused(pictures: Path) -> None:
+    ingest(pictures)
+    with Ledger.open(pictures.parent / "data/toys"), pytest.raises(IngestError, match="Another ingest is at work"):
+        ingest(pictures)
+
+
+def test_another_model_is_refused_with_a_way_out(pictures: Path) -> None:
+    ingest(pictures)
+    data = pictures.parent / "data"
+    with pytest.raises(IngestError, match=r"made with the model M; vectors of N do not fit to them. Leave --model out, or use --replace"):
+        ingest_folder(pictures, data / "toys", data / "config.ini", "toys", "N", encoder=ColourEncoder())
+
+
+KILLED = """
+import os, signal, sys, threading
+from pathlib import Path
+from mcp_server.ingest import run
+from mcp_server.ingest.wishes import Options
+from tests.ingest.toys import ColourEncoder
+
+pictures, seconds = Path(sys.argv[1]), float(sys.argv[2])
+data = pictures.parent / sys.argv[3]
+run.FIRST_LOOK_SECONDS = run.LOOK_EVERY_SECONDS = 0.2  # publish often, so that kills fall into that too
+if seconds:
+    killer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
+    killer.daemon = True
+    killer.start()
+options = Options(near="0.99", group_by="folder", metadata=str(pictures.parent / "m.jsonl"))
+run.ingest_folder(pictures, data / "toys", data / "config.ini", "toys", "M", options=options, encoder=ColourEncoder(batch=4))
+"""
+
+
+def run(pictures: Path, seconds: float, data: str) -> int:
+    command = [sys.executable, "-c", KILLED, str(pictures), str(seconds), data]
+    return subprocess.run(command, check=False, timeout=120, cwd=REPOSITORY).returncode
+
+
+def many(pictures: Path) -> None:
+    rng = random.Random(3)
+    for number in range(60):
+        draw(pictures / f"more/{number % 3}/{number}.png", rng.choice(["red", "green", "blue", "yellow"]), (rng.randint(20, 400), 60))
+    (pictures / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    write_rows(pictures.parent / "m.jsonl", [{"file": f"more/{n % 3}/{n}.png", "number": n} for n in range(60)])
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_old_collection_serves_and_the_end_is_the_same_to_the_bit(pictures: Path, tmp_path: Path) -> None:
+    rng = random.Random(7)
+    write_rows(pictures.parent / "m.jsonl", [{"file": "large.jpg", "number": 1.5}])
+    for data in ("data", "plain"):  # both begin with the same small collection
+        assert run(pictures, 0, data) == 0
+    many(pictures)
+    draw(pictures / "large.jpg", "blue", (640, 480))
+    (pictures / "plain/0-red.png").unlink()
+    started = time.monotonic()
+    assert run(pictures, 0, "plain") == 0
+    whole = time.monotonic() - started
+    expected = fingerprint(tmp_path / "plain/toys")
+    kills = 0
+    for _ in range(20):
+        status = run(pictures, rng.uniform(0.2, 1) * whole, "data")
+        with closing(sqlite3.connect(tmp_path / "data/toys/collection.db")) as database:
+            assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert all(np.isfinite(vector).all() and np.linalg.norm(vector) > 0.99 for vector in vectors(tmp_path / "data/toys").values())
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL
+        kills += 1
+    assert run(pictures, 0, "data") == 0
+    assert kills > 0
+    assert fingerprint(tmp_path / "data/toys") == expected
+
+
+@st.composite
+def histories(draw_: st.DrawFn) -> list[list[tuple[str, str, str]]]:
+    names = st.sampled_from(["a.png", "b.png", "d/a.png", "d/c.png", "e/f/g.png"])
+    step = st.tuples(st.sampled_from(["draw", "remove", "break", "move"]), names, st.sampled_from([*COLOURS][:4]))
+    return draw_(st.lists(st.lists(step, min_size=1, max_size=4), min_size=1, max_size=5))
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(history=histories())
+def test_after_any_history_the_collection_is_what_lies_in_the_folder(
+    tmp_path_factory: pytest.TempPathFactory, history: list[list[tuple[str, str, str]]]
+) -> None:
+    place = tmp_path_factory.mktemp("history")
+    pictures, folder = place / "pictures", place / "data/toys"
+    draw(pictures / "zero.png", "white")
+    before: dict[str, int] = {}
+    for moment, steps in enumerate(history, start=1):
+        for step in steps:
+            _do(pictures, *step, moment)
+        ingest(pictures)
+        good = {path.relative_to(pictures).as_posix(): path for path in _files(pictures) if path.read_bytes()[:4] == b"\x89PNG"}
+        now = ids(folder)
+        assert set(now) == set(good)
+        for source, vector in vectors(folder).items():
+            colour = np.array(Image.open(good[source]).getpixel((0, 0)), float)
+            assert vector == pytest.approx(colour / np.linalg.norm(colour), abs=0.02)
+        assert len(set(now.values())) == len(good)
+        moved = {name for kind, name, _ in steps if kind == "move"}
+        assert all(now[source] == number for source, number in before.items() if source in now and source not in moved)
+        before = now
+
+
+def _do(pictures: Path, kind: str, name: str, colour: str, moment: int) -> None:
+    file = pictures / name
+    if kind == "draw":
+        draw(file, colour, (20 + moment, 30))
+    elif kind == "break":
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"broken {moment}")
+    elif kind == "remove":
+        file.unlink(missing_ok=True)
+    elif file.is_file():
+        target = pictures / f"moved/{moment}-{file.name}"
+        target.parent.mkdir(exist_ok=True)
+        file.rename(target)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*.png") if path.is_file())
