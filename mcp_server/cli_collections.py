@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,6 @@ SHOWN = 20
 
 def ingest(options: argparse.Namespace) -> int:
     """Turn a folder of pictures into a collection, or bring one up to date."""
-    from tqdm import tqdm
-
     from mcp_server.ingest.run import ingest_folder
     from mcp_server.ingest.wishes import Options
 
@@ -35,12 +34,7 @@ def ingest(options: argparse.Namespace) -> int:
         raise IngestError(f"There is no folder {options.folder}. Give the folder that holds the pictures.")
     place = _Place(options, options.folder.absolute().name)
     log_to_stderr("WARNING")
-    with tqdm(unit=" pictures", file=sys.stderr, disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with _bar("pictures") as progress:
         report = ingest_folder(
             options.folder,
             place.destination,
@@ -69,19 +63,12 @@ def ingest(options: argparse.Namespace) -> int:
 
 def import_embeddings(options: argparse.Namespace) -> int:
     """Turn vectors that were computed elsewhere into a collection."""
-    from tqdm import tqdm
-
     from mcp_server.ingest.catalog.fields import parse_types
     from mcp_server.ingest.imports.run import import_vectors
 
     place = _Place(options, options.embeddings.absolute().name.partition(".")[0])
     log_to_stderr("WARNING")
-    with tqdm(unit=" vectors", file=sys.stderr, disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with _bar("vectors") as progress:
         report = import_vectors(
             options.embeddings,
             Path(options.metadata) if options.metadata else None,
@@ -165,6 +152,20 @@ def index_check(options: argparse.Namespace) -> int:
         print(f"PROBLEM {check.problem}")
         return 1
     return 0
+
+
+@contextmanager
+def _bar(unit: str) -> Generator[Callable[[int, int], None]]:
+    """Show a bar on a terminal while the block runs; yield what moves it, called with how many are done and how many there are."""
+    from tqdm import tqdm
+
+    with tqdm(unit=f" {unit}", file=sys.stderr, disable=None) as bar:
+
+        def move(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield move
 
 
 def _served(options: argparse.Namespace) -> tuple[Settings, CollectionConfig]:

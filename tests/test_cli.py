@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from mcp_server.cli import main
 from mcp_server.config import demo_folder
 from mcp_server.doctor import examine
+from mcp_server.indexes.embeddings import load_embeddings
 from tests.engine.toys import videos, write_collection
 
 MODEL = f"local-dir:{demo_folder() / 'model'}"
@@ -139,3 +141,70 @@ def test_ingest_makes_a_folder_searchable_with_one_command(capsys: pytest.Captur
     status, _, err = run(capsys, ["ingest", str(tmp_path), "--name", "mine", "--config", str(config)])
     assert status == 2
     assert "--replace" in err
+
+
+@pytest.fixture
+def imported(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Path:
+    """A collection of 300 vectors of the demo, made by the import command; returns its configuration."""
+    vectors = load_embeddings(demo_folder() / "embeddings.zarr.zip").rows[:300]
+    np.save(tmp_path / "v.npy", vectors * 2)
+    (tmp_path / "about.csv").write_text("path,year\n" + "".join(f"p{n}.png,{2000 + n % 5}\n" for n in range(300)), encoding="utf-8")
+    config = tmp_path / "config.ini"
+    command = ["import", "--embeddings", str(tmp_path / "v.npy"), "--metadata", str(tmp_path / "about.csv"), "--name", "vectors"]
+    status, out, err = run(capsys, [*command, "--model", MODEL, "--config", str(config)])
+    assert status == 0, err
+    assert "collection vectors: 300 items; 300 vectors 192 wide, stored as float32" in out
+    assert "300 vectors of another length than 1, stored with length 1" in out
+    assert "fields: year (numerical_int)" in out
+    return config
+
+
+def test_import_makes_a_collection_of_vectors_that_were_there(capsys: pytest.CaptureFixture[str], imported: Path) -> None:
+    status, out, _ = run(capsys, ["search", "a red apple", "--config", str(imported), "--filters", '{"year": 2003}', "--json"])
+    assert status == 0
+    answer = json.loads(out)
+    assert answer["matching"] == 60
+    assert {hit["id"] % 5 for hit in answer["hits"]} == {4}
+    status, _, err = run(capsys, ["import", "--embeddings", str(imported), "--name", "no", "--config", str(imported)])
+    assert status == 2
+    assert ".npy" in err
+
+
+def test_index_build_writes_measures_and_advises_and_check_agrees(capsys: pytest.CaptureFixture[str], imported: Path) -> None:
+    status, out, err = run(capsys, ["index", "build", "--type", "hnsw", "--use", "--config", str(imported)])
+    assert status == 0, err
+    assert "recall@10" in out
+    assert "Keep IndexType = zarr" in out
+    assert "IndexType = faiss" in imported.read_text(encoding="utf-8")
+    status, out, _ = run(capsys, ["index", "check", "--config", str(imported)])
+    assert status == 0
+    assert "IndexHNSWFlat, inner product; the embeddings have 300 rows, 192 wide" in out
+    (imported.parent / "vectors").mkdir(exist_ok=True)
+    index = next(imported.parent.rglob("index.faiss"))
+    index.with_name("index.faiss.json").unlink()
+    status, _, err = run(capsys, ["index", "build", "--config", str(imported)])
+    assert status == 2
+    assert "--replace" in err
+    index.write_bytes(b"no index")
+    status, out, _ = run(capsys, ["index", "check", "--config", str(imported)])
+    assert status == 1
+    assert "PROBLEM" in out
+
+
+def test_ingest_says_what_became_of_each_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.new("RGB", (80, 60), "red").save(pictures / "red.png")
+    (pictures / "broken.jpg").write_bytes(b"no picture")
+    command = ["ingest", str(pictures), "--name", "mine", "--model", MODEL, "--config", str(tmp_path / "config.ini")]
+    status, out, _ = run(capsys, [*command, "--report", str(tmp_path / "report.jsonl")])
+    assert status == 0
+    assert "pictures/s; loading the model" in out
+    summary, *files = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text(encoding="utf-8").splitlines()]
+    counts = {"added": 1, "unchanged": 0, "changed": 0, "removed": 0, "failed": 1, "moved": 0, "pictures": 1}
+    assert summary == {"summary": counts}
+    assert [(one["file"], one["status"]) for one in files] == [("broken.jpg", "failed"), ("red.png", "added")]
+    assert "not a picture" in files[0]["reason"]
+    for wrong, word in ((["--near", "2"], "--near"), (["--types", "a=b"], "text"), (["--group-by", "("], "group-by")):
+        status, _, err = run(capsys, [*command, *wrong])
+        assert (status, word in err) == (2, True), err
