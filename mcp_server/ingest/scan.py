@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from mcp_server.errors import IngestError
 from mcp_server.ingest.pictures.sidecars import sidecar_names
@@ -75,18 +75,23 @@ def scan(folder: Path) -> Iterator[Found | Closed]:
             logger.warning("ingest.folder_unreadable folder=%s reason=%s", here, error.strerror)
             yield Closed(prefix, error.strerror or type(error).__name__)
             continue
-        folders = [entry for entry in entries if _is_folder(entry) and entry.name not in _SKIPPED_FOLDERS]
+        files: dict[str, os.DirEntry[str]] = {}
+        folders: list[os.DirEntry[str]] = []
+        for entry in entries:
+            if not _is_folder(entry):
+                files[entry.name] = entry
+            elif entry.name not in _SKIPPED_FOLDERS:
+                folders.append(entry)
         for entry in reversed(folders):
             (links if entry.is_symlink() else waiting).append((Path(entry.path), f"{prefix}{entry.name}/"))
-        yield from _pictures([entry for entry in entries if entry not in folders], prefix)
+        yield from _pictures(files, prefix)
 
 
-def _pictures(entries: list[os.DirEntry[str]], prefix: str) -> Iterator[Found]:
+def _pictures(files: dict[str, os.DirEntry[str]], prefix: str) -> Iterator[Found]:
     suffixes = readable_suffixes()
-    files = {entry.name: entry for entry in entries}
     beside = sidecar_names(files)
     for name, entry in files.items():
-        if PurePath(name).suffix.lower() in suffixes and not _is_folder(entry):
+        if os.path.splitext(name)[1].lower() in suffixes:  # noqa: PTH122 - half the time of the whole scan
             sidecars = beside.get(name, ())
             stamp = ";".join(f"{sidecar}:{_stamp(files[sidecar])}" for sidecar in sidecars)
             size, mtime_ns, ctime_ns = _status(entry)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import zipfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from os.path import splitext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -95,10 +96,8 @@ def thumbnail_name(source: str) -> str:
 
     Different pictures have different names: to a path such as "a.jpg.webp", which is what "a.jpg" is called here, ".webp" is added too.
     """
-    path = PurePosixPath(source)
-    if path.suffix.lower() == ".webp" and PurePosixPath(path.stem).suffix.lower() not in readable_suffixes():
-        return source
-    return f"{source}.webp"
+    stem, ending = splitext(source)
+    return source if ending.lower() == ".webp" and splitext(stem)[1].lower() not in readable_suffixes() else f"{source}.webp"
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

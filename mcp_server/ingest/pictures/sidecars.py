@@ -51,6 +51,8 @@ def sidecar_names(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     picture of that stem. Order: json, xmp, txt; of each the one with the full name first.
     """
     listing = sorted(names)
+    if not any(name.lower().endswith(_KINDS) for name in listing):
+        return {}
     pictures = [name for name in listing if PurePosixPath(name).suffix.lower() in readable_suffixes()]
     whole, stems, cut = set(pictures), defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     for picture in pictures:
