@@ -44,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"clip-search-mcp: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        if command.__name__ == "ingest":
+            print("clip-search-mcp: stopped; the same command goes on from here.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcp_server.config import DEFAULT_MODEL, LOCAL_DIR, CollectionConfig, Settings, load_settings
+from mcp_server.config import DEFAULT_MODEL, LOCAL_DIR, CollectionConfig, Settings, load_settings, root_of
 from mcp_server.errors import IngestError
-from mcp_server.ingest.config_section import with_section, write_text
+from mcp_server.ingest.config_section import enter_section
+from mcp_server.ingest.placing import shown_path
 from mcp_server.logs import log_to_stderr
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ def ingest(options: argparse.Namespace) -> int:
     from mcp_server.ingest.run import ingest_folder
     from mcp_server.ingest.wishes import Options
 
-    if not options.folder.is_dir():
-        raise IngestError(f"There is no folder {options.folder}. Give the folder that holds the pictures.")
     place = _Place(options, options.folder.absolute().name)
     log_to_stderr("WARNING")
     with _bar("pictures") as progress:
@@ -124,8 +123,8 @@ def index_build(options: argparse.Namespace) -> int:
     _say_measured(report.measured)
     print(report.suggestion)
     if options.use:
-        keys = {"IndexType": "faiss", "CLIPIndexFile": target.as_posix()}
-        write_text(settings.config_file, with_section(settings.config_file, mine.name, keys))
+        shown = shown_path(target, (options.root or root_of(settings.config_file)).absolute())
+        enter_section(settings.config_file, mine.name, {"IndexType": "faiss", "CLIPIndexFile": shown})
         print(f"[{mine.name}] of {settings.config_file} uses it from the next start on.")
     elif mine.faiss_file is None or mine.faiss_file.absolute() != target:
         print(f"To use it, set in [{mine.name}]: IndexType = faiss and CLIPIndexFile = {target.as_posix()}; or give --use.")
@@ -215,6 +214,12 @@ def _collection(settings: Settings | None, name: str) -> CollectionConfig | None
     return next((one for one in settings.collections if one.name == name), None) if settings else None
 
 
+def _folder(text: str) -> Path:
+    if not text.strip():  # an unset variable is not the working folder
+        raise argparse.ArgumentTypeError("it is empty")
+    return Path(text)
+
+
 def _model(value: str | None) -> str | None:
     """Return `value` with a local-dir path made absolute: on a command line it starts at the working directory."""
     if value is not None and value.startswith(LOCAL_DIR):
@@ -255,7 +260,8 @@ def _say_ingested(report: IngestReport, name: str) -> None:
 def _say_fields(fields: Iterable[Field], left_out: Sequence[str], remarks: Iterable[Remark]) -> None:
     print("fields: " + (", ".join(f"{field.name} ({field.kind})" for field in fields) or "none"))
     if left_out:
-        print(f"left out, since their names are not usable as fields: {', '.join(left_out)}")
+        more = f" and {len(left_out) - SHOWN:,} more" if len(left_out) > SHOWN else ""
+        print(f"not usable as fields, by their names or for there are too many: {', '.join(left_out[:SHOWN])}{more}")
     for remark in remarks:
         print(f"field {remark.field}: {_many(remark.count, 'value')} {remark.reason}, such as {remark.example}")
 
@@ -294,7 +300,7 @@ def add_collection_commands(commands: Any, common: argparse.ArgumentParser) -> N
     one = commands.add_parser(
         "ingest", parents=[common, placing], help="turn a folder of pictures into a collection, or bring it up to date"
     )
-    one.add_argument("folder", type=Path, metavar="FOLDER", help="pictures, in any depth of folders")
+    one.add_argument("folder", type=_folder, metavar="FOLDER", help="pictures, in any depth of folders")
     one.add_argument("--group-by", metavar="WHAT", help="make groups: folder, stem, a field's name, or a regular expression for the path")
     one.add_argument("--near", metavar="COSINE", help="from where on pictures count as near-duplicates (default 0.97), or off")
     one.add_argument("--only-own", action=argparse.BooleanOptionalAction, default=None, help="only the metadata file's fields")
@@ -324,10 +330,10 @@ def add_collection_commands(commands: Any, common: argparse.ArgumentParser) -> N
     one.add_argument("--use", action="store_true", help="set IndexType and CLIPIndexFile in the configuration")
     one.add_argument("--replace", action="store_true", help="write over a file that another program made")
     one.add_argument("--nlist", type=int, help="lists of an IVF index; default: 4 times the root of the rows")
-    one.add_argument("--nprobe", type=int, help="lists a search visits")
+    one.add_argument("--nprobe", type=int, help="lists a search visits; the server visits at least 64")
     one.add_argument("--links", type=int, default=32, help="neighbours a node of an HNSW graph has (default 32)")
     one.add_argument("--ef-construction", type=int, default=200, help="queue while building an HNSW graph (default 200)")
-    one.add_argument("--ef-search", type=int, help="queue while searching it")
+    one.add_argument("--ef-search", type=int, help="queue while searching it; the server's has at least 128")
     one.add_argument("--seed", type=int, default=0)
     one.set_defaults(command=index_build)
     one = actions.add_parser("check", parents=[common], help="hold the FAISS file against the embeddings")

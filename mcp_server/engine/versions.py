@@ -151,7 +151,7 @@ class Versions:
             collection = self._open_next()
             if old is not None:
                 _load_index(collection)
-        except CollectionError as error:
+        except Exception as error:  # such as no memory for two versions at once: the one at hand still answers
             if at_hand is None:
                 raise
             return self._kept(at_hand, (watched, there), error, time.monotonic() - started)
@@ -172,7 +172,7 @@ class Versions:
                 _close(old.collection)
         return version
 
-    def _kept(self, version: Version, stamp: Hashable, error: CollectionError, seconds: float) -> Version:
+    def _kept(self, version: Version, stamp: Hashable, error: Exception, seconds: float) -> Version:
         with self._changed:
             known = self._refused is not None and self._refused.stamp == stamp
             self._refused = _Refusal(stamp, time.monotonic() + max(RETRY_SECONDS, self._rest * seconds))

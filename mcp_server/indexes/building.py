@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mcp_server.errors import CollectionError, clipped
 from mcp_server.indexes.faiss_index import EF_SEARCH, NPROBE
 from mcp_server.indexes.faiss_library import faiss_library
-from mcp_server.indexes.fingerprints import fingerprint_of, note_file, write_note
+from mcp_server.indexes.fingerprints import fingerprint_of, write_note
 from mcp_server.indexes.measuring import QUERIES, Measured, measure
 from mcp_server.indexes.zarr_files import ZarrArray, find_array, read_blocks
 
@@ -235,8 +235,7 @@ def _put(index: Any, target: Path, fingerprint: str, facts: dict[str, Any]) -> i
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             size = temporary.stat().st_size
-            note_file(target).unlink(missing_ok=True)  # a note must never stand beside a file it does not describe
-            temporary.replace(target)
+            temporary.replace(target)  # until the new note is there the old one makes it count as out of date, which is safe
         finally:
             temporary.unlink(missing_ok=True)
         _sync_folder(target.parent)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import configparser
+import getpass
+import hashlib
 import os
 import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+
+from filelock import FileLock
 
 from mcp_server.config import RESERVED_SECTIONS
 from mcp_server.errors import IngestError
@@ -40,6 +44,15 @@ def sections_of(config_file: Path) -> list[str]:
     return _parsed(_text_of(config_file), config_file).sections()
 
 
+def value_in(config_file: Path, name: str, key: str) -> str | None:
+    """Return what section [name] of `config_file` says of `key`; None if it does not.
+
+    Raises:
+        IngestError: the file is no INI file.
+    """
+    return _parsed(_text_of(config_file), config_file).get(name, key, fallback=None)
+
+
 def with_section(config_file: Path, name: str, values: Mapping[str, str]) -> str:
     """Return the text of `config_file` with `values` set in section [name].
 
@@ -63,6 +76,23 @@ def with_section(config_file: Path, name: str, values: Mapping[str, str]) -> str
         if not value.isprintable() or _parsed(after, config_file)[name].get(key) != value:
             raise IngestError(f"A configuration cannot hold {key} = {value!r}: no line break and no ' ;' may be in it. Rename the folder.")
     return after
+
+
+def enter_section(config_file: Path, name: str, values: Mapping[str, str]) -> None:
+    """Set `values` in section [name] of `config_file`; other programs that do so at the same moment wait for each other.
+
+    A collection that uses a FAISS index goes on doing so: whether the index still fits is for the server and `doctor` to say.
+
+    Raises:
+        IngestError: as from `with_section`.
+        OSError: the file cannot be written.
+    """
+    marked = hashlib.sha256(str(config_file.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    user = getattr(os, "getuid", getpass.getuser)()
+    with FileLock(Path(tempfile.gettempdir()) / f"clip-search-mcp-{user}-{marked}.lock"):
+        if values.get("IndexType") == "zarr" and value_in(config_file, name, "IndexType") is not None:
+            values = {key: value for key, value in values.items() if key != "IndexType"}
+        write_text(config_file, with_section(config_file, name, values))
 
 
 def write_text(config_file: Path, text: str) -> None:

@@ -37,7 +37,8 @@ def undecided(ledger: Ledger, near: float | None) -> bool:
 def find_duplicates(ledger: Ledger, vectors: RowFile, near: float | None) -> None:
     """Decide for every picture that is undecided which earlier one, by id, it is a duplicate of, if any; enter it in the ledger.
 
-    A picture is never a duplicate of a duplicate: all members of a set are compared with its first.
+    A picture is never a duplicate of a duplicate: all members of a set are compared with its first. Pictures decided in an earlier run keep
+    what was decided; one that comes or changes later joins them.
     """
     with ledger.transaction():
         if near is not None:
@@ -60,20 +61,23 @@ def _near(ledger: Ledger, vectors: RowFile, near: float) -> None:
 
     pictures = ledger.database.execute('SELECT id, "row", coalesce(original, -1) FROM files WHERE "row" IS NOT NULL ORDER BY id')
     found = np.fromiter(chain.from_iterable(pictures), np.int64).reshape(-1, 3)
+    # what is decided comes first, so that a picture that changed also meets pictures with higher ids
+    found = found[np.lexsort((found[:, 0], found[:, 2] < 0))]
     ids, rows, originals = found[:, 0], found[:, 1], found[:, 2]
-    known = np.where(originals >= 0, np.searchsorted(ids, originals), -1)
+    known = np.full(len(found), -1, np.int64)
+    decided = int(np.count_nonzero(originals >= 0))
+    known[:decided] = np.searchsorted(ids[:decided], originals[:decided])
     first = first_like(vectors.gather, rows, near, known)
-    decided = np.flatnonzero(known < 0)
     ledger.database.executemany(
-        "UPDATE files SET original = ? WHERE id = ?", zip(ids[first[decided]].tolist(), ids[decided].tolist(), strict=True)
+        "UPDATE files SET original = ? WHERE id = ?", zip(ids[first[decided:]].tolist(), ids[decided:].tolist(), strict=True)
     )
 
 
 def kinship(ledger: Ledger) -> Callable[[Entry], dict[str, str]]:
     """Return what says of a picture which set of duplicates it belongs to: the path of the set's first picture, and its role in it.
 
-    Roles: original (the first), exact (the same bytes as another of the set that comes before), near. Nothing for a picture without
-    duplicates.
+    Roles: original (the first), exact (the same bytes as the original, or as another that was there before), near. Nothing for a picture
+    without duplicates.
     """
     originals: dict[int, tuple[str, str]] = {
         media_id: (source, sha256)
@@ -81,12 +85,15 @@ def kinship(ledger: Ledger) -> Callable[[Entry], dict[str, str]]:
             "SELECT id, source, sha256 FROM files WHERE id IN (SELECT original FROM files WHERE original <> id)"
         )
     }
+    first_with: dict[str, int] = dict(
+        ledger.database.execute("SELECT sha256, min(id) FROM files WHERE sha256 IS NOT NULL GROUP BY sha256 HAVING count(*) > 1")
+    )
 
     def fields(entry: Entry) -> dict[str, str]:
         if entry.original is None or entry.original not in originals:
             return {}
         source, sha256 = originals[entry.original]
-        role = "original" if entry.id == entry.original else "exact" if entry.sha256 == sha256 else "near"
-        return {"duplicate_of": source, "duplicate_role": role}
+        is_copy = entry.sha256 == sha256 or first_with.get(entry.sha256, entry.id) != entry.id
+        return {"duplicate_of": source, "duplicate_role": "original" if entry.id == entry.original else "exact" if is_copy else "near"}
 
     return fields

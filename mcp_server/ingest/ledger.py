@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -24,6 +25,7 @@ LEDGER_FOLDER = ".ingest"
 
 _FORMAT = 1
 _FILE = "ledger.db"
+_LOCK = "lock"
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,44 @@ class Entry:
     original: int | None
 
 
+@contextmanager
+def alone(destination: Path) -> Generator[None]:
+    """Keep every other ingest and import away from the collection in `destination` while the block runs.
+
+    Raises:
+        IngestError: another one is at work on it.
+    """
+    folder = destination / LEDGER_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise IngestError(f"Another ingest is at work on {destination}. Wait until it has ended.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+        if [left.name for left in folder.iterdir()] == [_LOCK]:  # nothing is remembered here
+            with suppress(OSError):
+                (folder / _LOCK).unlink()
+                folder.rmdir()
+
+
+def forget(destination: Path) -> None:
+    """Remove the ledger in `destination`, whose files are about to be others. To be called inside `alone`."""
+    for left in (destination / LEDGER_FOLDER).iterdir():
+        if left.name != _LOCK:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def adopt(work: Path, destination: Path) -> None:
+    """Move the ledger in `work` to `destination`, which has none. To be called inside `alone(destination)`."""
+    with Ledger.open(work) as ledger:
+        ledger.to_disk()  # into the one file
+    (work / LEDGER_FOLDER / _FILE).replace(destination / LEDGER_FOLDER / _FILE)
+
+
 class Ledger:
     """The ledger of one collection. One process at a time; one thread at a time.
 
@@ -87,11 +127,10 @@ class Ledger:
         database: the connection, for `plan` and `publish`.
     """
 
-    def __init__(self, folder: Path, database: sqlite3.Connection, lock: FileLock) -> None:
+    def __init__(self, folder: Path, database: sqlite3.Connection) -> None:
         """Take what `open` opened."""
         self.folder = folder
         self.database = database
-        self._lock = lock
 
     @classmethod
     @contextmanager
@@ -102,23 +141,21 @@ class Ledger:
             IngestError: another ingest is at work on it, or it is of another version.
             OSError, sqlite3.Error: the disk refuses.
         """
-        folder = destination / LEDGER_FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise IngestError(f"Another ingest is at work on {destination}. Wait until it has ended.") from error
-        try:
-            database = sqlite3.connect(folder / _FILE, isolation_level=None, check_same_thread=False)
-            try:
-                ledger = cls(folder, database, lock)
+        with alone(destination):
+            folder = destination / LEDGER_FOLDER
+            with closing(sqlite3.connect(folder / _FILE, isolation_level=None, check_same_thread=False)) as database:
+                ledger = cls(folder, database)
                 ledger._prepare()
                 yield ledger
-            finally:
-                database.close()
-        finally:
-            lock.release()
+
+    @staticmethod
+    def has_begun(destination: Path) -> bool:
+        """Tell whether anything was embedded for `destination` yet; False also where that cannot be found out."""
+        try:
+            with Ledger.open(destination) as ledger:
+                return ledger.setting("rows") is not None
+        except (OSError, sqlite3.Error):
+            return False
 
     @staticmethod
     def exists(destination: Path) -> bool:
@@ -200,14 +237,15 @@ class Ledger:
         with self.transaction():
             for one in facts:
                 if isinstance(one, Unreadable):
-                    self._fail(one)
+                    if not one.again or not self._has_vector(one.source):  # else what is known of it stays until the next try
+                        self._fail(one)
                     continue
                 known = self.database.execute("SELECT sha256 FROM files WHERE source = ?", (one.source,)).fetchone()[0]
                 if known != one.sha256:
                     self.database.execute("UPDATE files SET todo = 1 WHERE source = ?", (one.source,))
                     continue
                 self.database.execute(
-                    "UPDATE files SET todo = 0, facts = ?, notes = ? WHERE source = ?", (_json(one.facts), _json(one.notes), one.source)
+                    "UPDATE files SET todo = 0, facts = ?, notes = ? WHERE source = ?", (compact(one.facts), compact(one.notes), one.source)
                 )
             self.set("dirty", 1)
 
@@ -223,14 +261,14 @@ class Ledger:
         )
         self.database.execute("UPDATE files SET original = NULL WHERE original = ?", (media_id,))
         self.database.execute(
-            'UPDATE files SET todo = 0, status = ?, reason = NULL, notes = ?, sha256 = ?, "row" = ?, facts = ?, original = NULL '
+            'UPDATE files SET todo = 0, status = ?, reason = NULL, again = 0, notes = ?, sha256 = ?, "row" = ?, facts = ?, original = NULL '
             "WHERE id = ?",
             (
                 status if status == "added" else "changed" if old_row is not None else "added",
-                _json(picture.notes),
+                compact(picture.notes),
                 picture.sha256,
                 row,
-                _json(picture.facts),
+                compact(picture.facts),
                 media_id,
             ),
         )
@@ -241,10 +279,13 @@ class Ledger:
         self.database.execute("DELETE FROM pending WHERE id = ?", (media_id,))
         self.database.execute("UPDATE files SET original = NULL WHERE original = ?", (media_id,))
         self.database.execute(
-            "UPDATE files SET todo = 0, status = 'failed', reason = ?, notes = NULL, sha256 = NULL, \"row\" = NULL, facts = NULL, "
-            "original = NULL WHERE id = ?",
-            (storable(one.reason), media_id),
+            "UPDATE files SET todo = 0, status = 'failed', reason = ?, again = ?, notes = NULL, sha256 = NULL, \"row\" = NULL, "
+            "facts = NULL, original = NULL WHERE id = ?",
+            (storable(one.reason), one.again, media_id),
         )
+
+    def _has_vector(self, source: str) -> bool:
+        return self.database.execute('SELECT "row" FROM files WHERE source = ?', (source,)).fetchone()[0] is not None
 
     def _free(self, row: int | None) -> None:
         if row is not None:
@@ -278,20 +319,27 @@ class Ledger:
         """Return how many pictures have a vector."""
         return int(self.database.execute('SELECT count("row") FROM files').fetchone()[0])
 
+    def to_disk(self) -> None:
+        """Return when what was entered so far would survive a loss of power."""
+        self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     def published(self) -> None:
         """Note that everything entered so far is in the published files."""
         with self.transaction():
             self.database.execute("DELETE FROM pending")
             self.database.execute('UPDATE files SET published_as = source WHERE "row" IS NOT NULL AND published_as IS NOT source')
             self.set("dirty", None)
+            self.set("embeddings", self.setting("next_embeddings"))
         self.database.executescript("PRAGMA incremental_vacuum")  # `execute` would free a single page
-        self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self.to_disk()
 
-    def ended(self) -> None:
-        """Note that a run came to its end: what it freed may be used again, and the next one counts anew."""
+    def ended(self, options: str) -> None:
+        """Note that a run came to its end: its `options` are remembered, what it freed may be used again, and the next one counts anew."""
         with self.transaction():
+            self.set("options", options)
             self.database.execute("UPDATE free_rows SET usable = 1 WHERE NOT usable")
-            self.set("ended", 1)
+            self.database.execute("UPDATE files SET status = 'unchanged', moved_from = NULL WHERE status IN ('added', 'changed')")
+            self.database.execute("UPDATE files SET status = 'gone' WHERE status = 'removed'")
 
     def counts(self) -> Counts:
         """Count the files by what became of them since the last run that ended before this one."""
@@ -309,5 +357,6 @@ class Ledger:
                 yield Line(source, status, media_id, reason, tuple(json.loads(notes)) if notes else (), moved_from)
 
 
-def _json(value: Any) -> str | None:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if value else None if isinstance(value, tuple) else "{}"
+def compact(value: Any) -> str:
+    """Return `value` as JSON. Pure ASCII, for texts from files may hold what is no Unicode."""
+    return json.dumps(value, separators=(",", ":"))

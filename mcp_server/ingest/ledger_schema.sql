@@ -20,6 +20,7 @@ CREATE TABLE files (
     moved_from    TEXT,
     published_as  TEXT,                               -- its path when its thumbnail was published
     reason        TEXT,                               -- why it cannot be read
+    again         INTEGER NOT NULL DEFAULT 0,         -- whether that may change without the file
     notes         TEXT,                               -- JSON list: what is odd about it all the same
     sha256        TEXT,
     "row"         INTEGER UNIQUE,                     -- position of its vector; NULL: it has none

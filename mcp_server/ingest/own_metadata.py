@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from mcp_server.errors import IngestError
-from mcp_server.ingest.ledger import Ledger
+from mcp_server.ingest.ledger import Ledger, compact
 from mcp_server.ingest.tables.metadata import MetadataReport, matched_rows
 from mcp_server.ingest.wishes import Wishes
 
@@ -26,17 +25,17 @@ class OwnMetadata:
     without_row: int
 
 
-def enter_metadata(ledger: Ledger, folder: Path, wishes: Wishes, has_news: bool) -> OwnMetadata | None:
+def enter_metadata(ledger: Ledger, folder: Path, wishes: Wishes) -> OwnMetadata | None:
     """Give each file in the ledger the fields and the group that the metadata file has for it, and nothing to the others.
 
-    Returns None, and reads nothing, when neither the file nor the pictures (`has_news`) changed since.
+    Returns None, and reads nothing, when neither the file nor the pictures changed since it was last done.
 
     Raises:
         IngestError: the file cannot be read, or names no picture.
     """
     file = wishes.metadata
     if file is None:
-        if ledger.setting("metadata_stamp") is None:
+        if ledger.setting("metadata_stamp") != "none":
             with ledger.transaction():
                 _forget(ledger)
                 ledger.set("metadata_stamp", "none")
@@ -45,8 +44,8 @@ def enter_metadata(ledger: Ledger, folder: Path, wishes: Wishes, has_news: bool)
         status = file.stat()
     except OSError as error:
         raise IngestError(f"Cannot read the metadata file {file}: {error.strerror}. Name another with --metadata.") from error
-    stamp = f"{status.st_size}:{status.st_mtime_ns}"
-    if stamp == ledger.setting("metadata_stamp") and not has_news:
+    stamp = f"{file}:{wishes.column}:{status.st_size}:{status.st_mtime_ns}"
+    if stamp == ledger.setting("metadata_stamp"):
         return None
     report = MetadataReport()
     known = "status NOT IN ('removed', 'gone')"
@@ -55,8 +54,7 @@ def enter_metadata(ledger: Ledger, folder: Path, wishes: Wishes, has_news: bool)
         ledger.database.execute("DELETE FROM said")
         sources = ledger.database.execute(f"SELECT source FROM files WHERE {known} ORDER BY source")
         for row in matched_rows(file, folder, _first(sources), report, wishes.column):
-            own = json.dumps(row.fields, ensure_ascii=False, separators=(",", ":"))
-            ledger.database.execute("INSERT OR IGNORE INTO said VALUES (?, ?, ?)", (row.source, own, row.group))
+            ledger.database.execute("INSERT OR IGNORE INTO said VALUES (?, ?, ?)", (row.source, compact(row.fields), row.group))
         changed = ledger.database.execute(
             "UPDATE files SET (own, own_group) = (SELECT own, own_group FROM said WHERE said.source = files.source) "
             "WHERE (own, own_group) IS NOT (SELECT own, own_group FROM said WHERE said.source = files.source)"

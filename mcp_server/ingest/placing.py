@@ -48,23 +48,23 @@ def collection_section(destination: Path, root: Path, model: str, original_base:
         thumbnail_base: the same for thumbnails; default: the thumbnails zip in `destination`.
     """
     if model.startswith(LOCAL_DIR):
-        model = LOCAL_DIR + _shown(model.removeprefix(LOCAL_DIR), root)
+        model = LOCAL_DIR + shown_path(model.removeprefix(LOCAL_DIR), root)
     return {
         "Enabled": "True",
         "IndexType": "zarr",
         "Model": model,
-        "EmbeddingsFile": _shown(destination / EMBEDDINGS_FILE, root),
-        "DatabaseFile": _shown(destination / CATALOG_FILE, root),
+        "EmbeddingsFile": shown_path(destination / EMBEDDINGS_FILE, root),
+        "DatabaseFile": shown_path(destination / CATALOG_FILE, root),
         "ThumbnailMediaURL": _base(str(destination / THUMBNAILS_FILE) if thumbnail_base is None else thumbnail_base, root),
         "OriginalMediaURL": _base(original_base, root),
     }
 
 
 def _base(base: str, root: Path) -> str:
-    return base if not base or base.lower().startswith(("http://", "https://")) else _shown(base, root)
+    return base if not base or base.lower().startswith(("http://", "https://")) else shown_path(base, root)
 
 
-def _shown(path: Path | str, root: Path) -> str:
+def shown_path(path: Path | str, root: Path) -> str:
     """Return `path` as the configuration says it: from `root` where it lies below it, else absolute."""
     absolute = Path(os.path.normpath(Path(path).absolute()))
     return f"./{absolute.relative_to(root).as_posix()}" if absolute.is_relative_to(root) else absolute.as_posix()

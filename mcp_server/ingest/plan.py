@@ -16,7 +16,6 @@ from mcp_server.ingest.pictures.results import Unreadable
 from mcp_server.ingest.pictures.suffixes import readable_suffixes
 from mcp_server.ingest.scan import Closed, Found
 
-_HASH_BLOCK = 2**20
 _MANY = 10_000
 
 _SCANNED = """
@@ -34,13 +33,11 @@ class Plan:
         files: how many files the scan found.
         unnamed: files that cannot even be entered, since their names are no text.
         closed: folders that could not be read; what was known below them stays as it was.
-        has_news: whether files came, moved or went, so that metadata has to be matched again.
     """
 
     files: int
     unnamed: tuple[Unreadable, ...]
     closed: tuple[Closed, ...]
-    has_news: bool
 
 
 def make_plan(ledger: Ledger, folder: Path, scanned: Iterable[Found | Closed]) -> Plan:
@@ -68,23 +65,23 @@ def make_plan(ledger: Ledger, folder: Path, scanned: Iterable[Found | Closed]) -
         if not files + len(unnamed) and not closed:
             kinds = ", ".join(sorted(suffix[1:] for suffix in readable_suffixes()))
             raise IngestError(f"No picture is below {folder}. Files ending in {kinds} are read; hidden ones are not.")
-        if ledger.setting("ended"):
-            _start_anew(ledger)
-        _protect(ledger, closed)
+        closed = _protect(ledger, closed)
         moved = _move(ledger, folder)
         gone = _remove(ledger)
         _notice_changes(ledger)
         added = _add(ledger)
         if gone or moved:
             ledger.set("dirty", 1)
+        if gone or moved or added:
+            ledger.set("metadata_stamp", None)  # the user's metadata has to be matched again
     ledger.database.execute("DROP TABLE temp.scanned")
-    return Plan(files + len(unnamed), tuple(unnamed), tuple(closed), bool(added or moved or gone))
+    return Plan(files + len(unnamed), tuple(unnamed), tuple(closed))
 
 
 def _named(scanned: Iterable[Found | Closed], unnamed: list[Unreadable], closed: list[Closed]) -> Iterator[Found]:
     for one in scanned:
         if isinstance(one, Closed):
-            closed.append(Closed(storable(one.prefix), one.reason))
+            closed.append(Closed(storable(one.prefix), one.reason, one.is_link))
         elif storable(one.source) != one.source:
             unnamed.append(Unreadable(storable(one.source), "its name is not Unicode text"))
         elif any(storable(sidecar) != sidecar for sidecar in one.sidecars):
@@ -93,21 +90,18 @@ def _named(scanned: Iterable[Found | Closed], unnamed: list[Unreadable], closed:
             yield one
 
 
-def _start_anew(ledger: Ledger) -> None:
-    """Begin to count: a run came to its end since."""
-    ledger.database.execute("UPDATE files SET status = 'unchanged', moved_from = NULL WHERE status IN ('added', 'changed')")
-    ledger.database.execute("UPDATE files SET status = 'gone' WHERE status = 'removed'")
-    ledger.set("ended", None)
-
-
-def _protect(ledger: Ledger, closed: Iterable[Closed]) -> None:
-    """Take what is known below folders that cannot be read now as found: it is not gone, it cannot be seen."""
+def _protect(ledger: Ledger, closed: Iterable[Closed]) -> list[Closed]:
+    """Take what is known below folders that cannot be read now as found: it is not gone, it cannot be seen. Return those that matter."""
+    matter: list[Closed] = []
     for one in closed:
-        ledger.database.execute(
+        known = ledger.database.execute(
             "INSERT OR IGNORE INTO scanned SELECT source, size, mtime_ns, ctime_ns, sidecars, sidecar_stamp FROM files "
             "WHERE substr(source, 1, ?) = ? AND status NOT IN ('removed', 'gone')",
             (len(one.prefix), one.prefix),
-        )
+        ).rowcount
+        if known or not one.is_link:
+            matter.append(one)
+    return matter
 
 
 def _move(ledger: Ledger, folder: Path) -> int:
@@ -141,14 +135,11 @@ def _move(ledger: Ledger, folder: Path) -> int:
 
 
 def _hash(file: Path) -> str | None:
-    digest = hashlib.sha256()
     try:
         with file.open("rb") as opened:
-            while block := opened.read(_HASH_BLOCK):
-                digest.update(block)
+            return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError:
         return None
-    return digest.hexdigest()
 
 
 def _remove(ledger: Ledger) -> int:
@@ -158,9 +149,10 @@ def _remove(ledger: Ledger) -> int:
     ledger.database.execute(f"DELETE FROM pending WHERE id IN (SELECT id FROM files WHERE {where})")
     ledger.database.execute(f"UPDATE files SET original = NULL WHERE original IN (SELECT id FROM files WHERE {where})")
     return ledger.database.execute(
-        # one that was new since the last run that ended was never in the collection
-        "UPDATE files SET status = CASE status WHEN 'added' THEN 'gone' ELSE 'removed' END, todo = 0, reason = NULL, notes = NULL, "
-        f'sha256 = NULL, "row" = NULL, facts = NULL, own = NULL, own_group = NULL, member_of = NULL, original = NULL WHERE {where}'
+        # what was new since the last run that ended, or could not be read, was not in the collection
+        "UPDATE files SET status = CASE WHEN status IN ('added', 'failed') THEN 'gone' ELSE 'removed' END, todo = 0, reason = NULL, "
+        'notes = NULL, sha256 = NULL, "row" = NULL, facts = NULL, own = NULL, own_group = NULL, member_of = NULL, original = NULL '
+        f"WHERE {where}"
     ).rowcount
 
 
@@ -170,7 +162,8 @@ def _notice_changes(ledger: Ledger) -> None:
     todo = (
         "CASE WHEN files.todo = 1 THEN 1 "
         "WHEN files.status IN ('removed', 'gone') THEN 1 "
-        f"WHEN files.reason IS NOT NULL THEN ({differs} OR s.ctime_ns <> files.ctime_ns) "
+        f"WHEN files.reason IS NOT NULL THEN CASE WHEN {differs} OR s.ctime_ns <> files.ctime_ns THEN 1 "
+        "WHEN files.again THEN 2 ELSE 0 END "
         'WHEN files."row" IS NULL OR s.size <> files.size THEN 1 '
         f"WHEN {differs} OR s.sidecar_stamp <> files.sidecar_stamp THEN 2 ELSE files.todo END"
     )
@@ -180,7 +173,7 @@ def _notice_changes(ledger: Ledger) -> None:
         "(size, mtime_ns, ctime_ns, sidecars, sidecar_stamp) = "
         f"(SELECT s.size, s.mtime_ns, s.ctime_ns, s.sidecars, s.sidecar_stamp {known}) "
         f"WHERE EXISTS (SELECT 1 {known} AND ((s.size, s.mtime_ns, s.sidecar_stamp) IS NOT (files.size, files.mtime_ns, "
-        "files.sidecar_stamp) OR s.ctime_ns <> files.ctime_ns OR files.status IN ('removed', 'gone')))"
+        "files.sidecar_stamp) OR s.ctime_ns <> files.ctime_ns OR files.status IN ('removed', 'gone') OR files.again))"
     )
 
 

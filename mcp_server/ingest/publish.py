@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import logging
-import os
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -14,56 +13,60 @@ from typing import Any
 
 import numpy as np
 
-from mcp_server.errors import IngestError
-from mcp_server.ingest.catalog.write_catalog import CatalogReport, MediaRow, write_catalog
+from mcp_server.errors import CollectionError, IngestError
+from mcp_server.indexes.fingerprints import fingerprint_of
+from mcp_server.indexes.zarr_files import find_array, read_blocks
+from mcp_server.ingest.catalog.write_catalog import IMAGE, OTHER, CatalogReport, MediaRow, write_catalog
 from mcp_server.ingest.duplicates import find_duplicates, kinship, undecided
 from mcp_server.ingest.ledger import Entry, Ledger
 from mcp_server.ingest.row_file import RowFile
 from mcp_server.ingest.wishes import Wishes
-from mcp_server.ingest.write import CATALOG_FILE, EMBEDDINGS_FILE, THUMBNAILS_FILE, to_disk, writing
-from mcp_server.ingest.write_archives import ThumbnailsWriter, stored_dtype, thumbnail_name, write_embeddings
+from mcp_server.ingest.write import CATALOG_FILE, EMBEDDINGS_FILE, THUMBNAILS_FILE, move_into, writing
+from mcp_server.ingest.write_archives import ThumbnailsWriter, is_thumbnail_of, stored_dtype, thumbnail_name, write_embeddings
 
 logger = logging.getLogger(__name__)
 
-_IMAGE, _OTHER = 1, 5
 _BLOCK_ROWS = 4096
 _SOURCES = 'SELECT source FROM files WHERE "row" IS NOT NULL'
 
 
-def publish(ledger: Ledger, destination: Path, wishes: Wishes) -> CatalogReport:
+def publish(ledger: Ledger, destination: Path, wishes: Wishes, *, final: bool = True) -> CatalogReport:
     """Write the collection of `ledger` to `destination`; return what the catalog says of its fields.
 
-    The files are written aside and renamed, embeddings first and catalog last: a row of the old embeddings means the same picture in the
-    new ones, so that whoever reads in between has the old collection. Memory does not grow with the collection, but for the thumbnails'
-    names.
+    The files are written aside and renamed, embeddings first and catalog last: a row that the old catalog speaks of means the same picture
+    in the new embeddings, so that whoever reads in between has the old collection. Memory does not grow with the collection, but for the
+    thumbnails' directory, about 1 kB a picture.
+
+    Args:
+        final: the run ends with this. Before, duplicates and groups are not decided: what they are must not depend on when that was.
 
     Raises:
-        IngestError: no picture has a vector, a field to group by does not exist, or the disk refuses.
+        IngestError: no picture has a vector, a field to group by does not exist, the old files are damaged, or the disk refuses.
     """
     if not ledger.pictures():
         raise IngestError("None of the files can be read, so there is no collection to write.")
     staging = ledger.folder / "staging"
-    with writing(destination):
+    with writing(destination), ExitStack() as stack:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
-        with ExitStack() as stack:
-            has_news = _has_news(ledger, destination)
-            if undecided(ledger, wishes.near) or has_news:
-                vectors = stack.enter_context(_vectors(ledger, destination, staging))
-                find_duplicates(ledger, vectors, wishes.near)
+        stack.callback(shutil.rmtree, staging, ignore_errors=True)
+        has_news = _has_news(ledger, destination)
+        to_decide = final and undecided(ledger, wishes.near)
+        if to_decide or has_news:
+            with _vectors(ledger, destination, staging) as vectors:
+                if to_decide:
+                    find_duplicates(ledger, vectors, wishes.near)
                 if has_news:
                     blocks = vectors.blocks(_BLOCK_ROWS)
                     write_embeddings(staging / EMBEDDINGS_FILE, blocks, vectors.count, vectors.width, vectors.dtype.type)
+                    ledger.set("next_embeddings", fingerprint_of(staging / EMBEDDINGS_FILE))
         (staging / "vectors").unlink(missing_ok=True)
         _thumbnails(ledger, destination, staging, has_news=has_news)
-        group(ledger, wishes)
+        if final:
+            group(ledger, wishes)
         report = write_catalog(staging / CATALOG_FILE, _medias(ledger, wishes), kinds=wishes.kinds)
-        for name in (EMBEDDINGS_FILE, THUMBNAILS_FILE, CATALOG_FILE):
-            if (staging / name).exists():
-                to_disk(staging / name)
-                (staging / name).replace(destination / name)
-        to_disk(destination)
-        shutil.rmtree(staging)
+        ledger.to_disk()  # before the files: they must never know more than it does
+        move_into(staging, destination)
         ledger.published()
     return report
 
@@ -74,15 +77,18 @@ def _has_news(ledger: Ledger, destination: Path) -> bool:
 
 def _vectors(ledger: Ledger, destination: Path, staging: Path) -> RowFile:
     """Return all rows, those published before and those pending, in one file."""
-    from mcp_server.indexes.zarr_files import find_array, read_blocks
-
     count, width = int(ledger.setting("rows", 0)), int(ledger.setting("width"))
-    old = find_array(destination / EMBEDDINGS_FILE) if (destination / EMBEDDINGS_FILE).exists() else None
-    halved = old is not None and old.dtype == np.float16
-    rows = RowFile(staging / "vectors", count, width, np.float16 if halved else stored_dtype(count))
-    if old is not None:
-        for start, block in read_blocks(old):
+    file = destination / EMBEDDINGS_FILE
+    try:
+        if file.exists() and fingerprint_of(file) not in (ledger.setting("embeddings"), ledger.setting("next_embeddings")):
+            raise IngestError(f"{file} is not what the last ingest wrote. Use --replace to build the collection anew.")
+        old = find_array(file) if file.exists() else None
+        halved = old is not None and old.dtype == np.float16
+        rows = RowFile(staging / "vectors", count, width, np.float16 if halved else stored_dtype(count))
+        for start, block in read_blocks(old) if old is not None else ():
             rows.put(start, block[: count - start])
+    except CollectionError as error:
+        raise IngestError(f"{error} Or use --replace to build the collection anew.") from error
     for row, vector in ledger.database.execute('SELECT "row", vector FROM pending ORDER BY "row"'):
         rows.put(row, np.frombuffer(vector, "<f4")[None])
     return rows
@@ -94,20 +100,21 @@ def _thumbnails(ledger: Ledger, destination: Path, staging: Path, *, has_news: b
     pictures = 'FROM files f LEFT JOIN pending p ON p.id = f.id WHERE f."row" IS NOT NULL ORDER BY f.id'
     with ExitStack() as stack:
         old = stack.enter_context(zipfile.ZipFile(current)) if current.exists() else None
-        known = set(old.namelist()) if old is not None else set[str]()
-        if old is not None and not has_news and known == {thumbnail_name(source) for (source,) in ledger.database.execute(_SOURCES)}:
+        known = old.NameToInfo if old is not None else {}
+        if old is not None and not has_news and known.keys() == {thumbnail_name(source) for (source,) in ledger.database.execute(_SOURCES)}:
             return
         writer = ThumbnailsWriter(staging / THUMBNAILS_FILE)
         stack.callback(writer.close)
-        for source, published_as, pending in ledger.database.execute(f"SELECT f.source, f.published_as, p.thumbnail {pictures}"):
+        columns = "f.source, f.published_as, f.sha256, p.thumbnail"
+        for source, published_as, sha256, pending in ledger.database.execute(f"SELECT {columns} {pictures}"):
             names = (thumbnail_name(source), thumbnail_name(published_as or source))
-            before = next((name for name in names if name in known), None)
+            before = next((name for name in names if name in known and is_thumbnail_of(known[name], sha256)), None)
             if pending is not None:
-                writer.add(names[0], pending)
+                writer.add(names[0], pending, sha256)
             elif old is not None and before is not None:
-                writer.add(names[0], old.read(before))
+                writer.add(names[0], old.read(before), sha256)
             else:
-                logger.warning("ingest.thumbnail_lost source=%s", source)  # somebody else wrote the file
+                logger.warning("ingest.thumbnail_lost source=%s", source)  # a kill at a bad moment, or somebody else wrote the file
 
 
 def group(ledger: Ledger, wishes: Wishes) -> None:
@@ -131,6 +138,8 @@ def group(ledger: Ledger, wishes: Wishes) -> None:
             raise IngestError(
                 f"--group-by: no picture has a field {wishes.grouping.field!r}. Give folder, stem, a field or a regular expression."
             )
+        if wishes.grouping is not None and not found:
+            logger.warning("ingest.no_group grouping=%s: no picture's path has what the expression looks for", wishes.grouping.by)
         if wishes.grouping is not None and wishes.grouping.drops_singles:
             ledger.database.execute(
                 "DELETE FROM membership WHERE name IN (SELECT name FROM membership GROUP BY name HAVING count(*) = 1) "
@@ -142,7 +151,8 @@ def group(ledger: Ledger, wishes: Wishes) -> None:
                 ledger.database.execute("INSERT INTO groups VALUES (?, ?)", (name, names[name]))
         ledger.database.execute(
             "UPDATE files SET member_of = (SELECT g.id FROM membership m JOIN groups g ON g.name = m.name WHERE m.id = files.id) "
-            'WHERE "row" IS NOT NULL OR member_of IS NOT NULL'
+            "WHERE member_of IS NOT "
+            "(SELECT g.id FROM membership m JOIN groups g ON g.name = m.name WHERE m.id = files.id)"
         )
 
 
@@ -166,7 +176,7 @@ def _pictures(ledger: Ledger, wishes: Wishes) -> Iterator[MediaRow]:
         fields = fields_of_entry(entry, wishes)
         if not wishes.only_own:
             fields = fields | relatives(entry)
-        yield MediaRow(entry.id, entry.source, _IMAGE, thumbnail_name(entry.source), entry.member_of, entry.row, fields)
+        yield MediaRow(entry.id, entry.source, IMAGE, thumbnail_name(entry.source), entry.member_of, entry.row, fields)
 
 
 def _groups(ledger: Ledger) -> Iterator[MediaRow]:
@@ -174,9 +184,12 @@ def _groups(ledger: Ledger) -> Iterator[MediaRow]:
         "SELECT id, name FROM groups WHERE id IN (SELECT member_of FROM files WHERE member_of IS NOT NULL) ORDER BY id"
     )
     for media_id, name in rows:
-        yield MediaRow(media_id, name, _OTHER)
+        yield MediaRow(media_id, name, OTHER)
 
 
 def missing(destination: Path) -> list[str]:
-    """Return which of the three files are not there."""
-    return [name for name in (EMBEDDINGS_FILE, THUMBNAILS_FILE, CATALOG_FILE) if not os.path.lexists(destination / name)]
+    """Return which of the three files are not there, or not whole."""
+    archives = (EMBEDDINGS_FILE, THUMBNAILS_FILE)
+    return [name for name in archives if not zipfile.is_zipfile(destination / name)] + (
+        [] if (destination / CATALOG_FILE).exists() else [CATALOG_FILE]
+    )

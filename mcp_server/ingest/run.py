@@ -18,9 +18,9 @@ from mcp_server.config import root_of
 from mcp_server.encoders.base import ImageEncoder
 from mcp_server.errors import IngestError
 from mcp_server.ingest.catalog.write_catalog import CatalogReport
-from mcp_server.ingest.config_section import sections_of, with_section, write_text
+from mcp_server.ingest.config_section import enter_section, sections_of, value_in, with_section
 from mcp_server.ingest.embed import embed
-from mcp_server.ingest.ledger import LEDGER_FOLDER, Counts, Ledger
+from mcp_server.ingest.ledger import LEDGER_FOLDER, Counts, Ledger, adopt, alone, forget
 from mcp_server.ingest.own_metadata import OwnMetadata, enter_metadata
 from mcp_server.ingest.pictures.results import Unreadable
 from mcp_server.ingest.placing import absolute_model, check_place, collection_section
@@ -29,7 +29,7 @@ from mcp_server.ingest.publish import missing, publish
 from mcp_server.ingest.scan import Closed, scan
 from mcp_server.ingest.wishes import Options, Wishes, remembered
 from mcp_server.ingest.workers import Workers
-from mcp_server.ingest.write import replace_collection, writing
+from mcp_server.ingest.write import put_in_place, writing
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ _LOOK_SHARE = 20
 _AHEAD = 2
 """Batches decoded ahead of the model."""
 _FACTS_AT_ONCE = 500
+_SAMPLED = 100
 
 
 @dataclass
@@ -80,6 +81,7 @@ class IngestReport:
         metadata: what became of the metadata file; None when there is none or nothing had to be read.
         catalog: the fields one can filter on, and what could not become a field; None when nothing was written.
         times: where the time went.
+        moved_from: where the folder was in the last run, if that was elsewhere.
     """
 
     counts: Counts
@@ -91,6 +93,7 @@ class IngestReport:
     metadata: OwnMetadata | None
     catalog: CatalogReport | None
     times: Times = field(default_factory=Times)
+    moved_from: Path | None = None
 
 
 def ingest_folder(
@@ -136,23 +139,31 @@ def ingest_folder(
     started = time.perf_counter()
     folder, destination, config_file = folder.absolute(), destination.absolute(), config_file.absolute()
     model = absolute_model(model)
+    _finish_replacing(destination)
     check_place(destination, config_file, name, replace=replace, goes_on=True)
-    values = collection_section(destination, (root or root_of(config_file)).absolute(), model, original_base or str(folder))
+    base = (root or root_of(config_file)).absolute()
+    values = collection_section(destination, base, model, original_base or str(folder))
     with_section(config_file, name, values)  # which refuses what a configuration cannot hold
     if not folder.is_dir():
-        raise IngestError(f"There is no folder {folder}. Give the folder that holds the pictures.")
-    work = _work_folder(destination, folder, model, replace=replace)
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise IngestError(f"{folder} {what}. Give the folder that holds the pictures.")
+    if folder == destination:
+        raise IngestError("A collection cannot lie among the pictures it is made of. Give another --out.")
     options = options or Options()
-    if options.report is not None and not Path(options.report).absolute().parent.is_dir():
-        raise IngestError(f"There is no folder for the report {options.report}.")
+    if options.report is not None and (Path(options.report).is_dir() or not Path(options.report).absolute().parent.is_dir()):
+        raise IngestError(f"Cannot write the report {options.report}: name a file in a folder that is there.")
     enter = partial(_enter_section, config_file, name, values)
-    with _nothing_left(work), writing(destination), Ledger.open(work) as ledger:
-        job = _Job(ledger, folder, work, options, enter if work == destination else lambda: None)
-        report = job.run(model, lambda: encoder or _load(model, device), progress)
-    with writing(destination):
-        if work != destination:
-            replace_collection(work, destination)
-        enter(anew=replace)
+    if replace and destination.exists():
+        with writing(destination), alone(destination):
+            report = _replaced(destination, folder, model, options, lambda: encoder or _load(model, device), progress)
+            enter(anew=True)
+    else:
+        with _nothing_left(destination), writing(destination), Ledger.open(destination) as ledger:
+            report = _Job(ledger, folder, destination, options, enter).run(model, lambda: encoder or _load(model, device), progress)
+            enter(anew=replace)
+        if report.moved_from is not None and original_base is None:
+            old = collection_section(destination, base, model, str(report.moved_from))
+            _follow(config_file, name, old["OriginalMediaURL"], values["OriginalMediaURL"])
     times = report.times
     times.total = time.perf_counter() - started
     logger.info(
@@ -173,8 +184,8 @@ def ingest_folder(
 class _Job:
     """One run over one ledger."""
 
-    def __init__(self, ledger: Ledger, folder: Path, work: Path, options: Options, enter: Callable[[], None]) -> None:
-        """`enter` is called after each publication, to make the collection known."""
+    def __init__(self, ledger: Ledger, folder: Path, work: Path, options: Options, enter: Callable[[], None] | None) -> None:
+        """`enter` is called after each publication, to make the collection known; None: nobody is to see it before the end."""
         self._ledger = ledger
         self._folder = folder
         self._work = work
@@ -186,12 +197,12 @@ class _Job:
     def run(self, model: str, load: Callable[[], ImageEncoder], progress: Progress | None) -> IngestReport:
         """Do all that is to be done, publish it, and tell."""
         ledger, folder = self._ledger, self._folder
-        _check_same(ledger, folder, model)
+        moved_from = _check_same(ledger, folder, model)
         wishes = remembered(ledger, self._options)
         if ledger.pictures() and missing(self._work):
             ledger.embed_all_again()
         plan = make_plan(ledger, folder, scan(folder))
-        metadata = enter_metadata(ledger, folder, wishes, plan.has_news)
+        metadata = enter_metadata(ledger, folder, wishes)
         _read_facts(ledger, folder, self._times)
         embedded = 0
         if todo := ledger.count(1):
@@ -204,39 +215,78 @@ class _Job:
                 embedded += pictures
                 if progress is not None:
                     progress(files, todo)
-                if files < todo and ledger.pictures() and time.monotonic() >= due:
-                    due = self._publish(wishes)
+                if self._enter is not None and files < todo and ledger.pictures() and time.monotonic() >= due:
+                    due = self._publish_meanwhile(wishes)
         if not ledger.pictures():
             raise _nothing(ledger, plan)
         _bind(ledger, folder, model, None)
         if ledger.setting("dirty") or missing(self._work):
             self._publish(wishes)
-        ledger.ended()
         if self._options.report is not None:
             _write_report(Path(self._options.report), ledger, plan)
-        return _report(ledger, plan, embedded, metadata, self._catalog, self._times)
+        report = _report(ledger, plan, embedded, metadata, self._catalog, self._times, moved_from)
+        ledger.ended(wishes.options)
+        return report
 
-    def _publish(self, wishes: Wishes) -> float:
-        """Publish, and return when to do so again, on the monotonic clock."""
+    def _publish(self, wishes: Wishes, *, final: bool = True) -> None:
         started = time.perf_counter()
-        self._catalog = publish(self._ledger, self._work, wishes)
-        self._enter()
-        took = time.perf_counter() - started
-        self._times.writing += took
-        return time.monotonic() + max(LOOK_EVERY_SECONDS, _LOOK_SHARE * took)
+        self._catalog = publish(self._ledger, self._work, wishes, final=final)
+        if self._enter is not None:
+            self._enter()
+        self._times.writing += time.perf_counter() - started
+
+    def _publish_meanwhile(self, wishes: Wishes) -> float:
+        """Publish what is done, and return when to do so again, on the monotonic clock. What refuses now may not at the end."""
+        started = time.monotonic()
+        try:
+            self._publish(wishes, final=False)
+        except IngestError as error:
+            logger.warning("ingest.not_published_yet reason=%s", error)
+        return time.monotonic() + max(LOOK_EVERY_SECONDS, _LOOK_SHARE * (time.monotonic() - started))
 
 
-def _work_folder(destination: Path, folder: Path, model: str, *, replace: bool) -> Path:
-    """Return where to work: in the collection's own folder, or beside one that is to be replaced and serves until then."""
-    if not replace or not destination.exists():
-        return destination
-    work = destination.parent / f".{destination.name}.replace"
+def _replaced(
+    destination: Path, folder: Path, model: str, options: Options, load: Callable[[], ImageEncoder], progress: Progress | None
+) -> IngestReport:
+    """Build the collection anew beside `destination`, which serves until then, and put it in its place."""
+    work = _aside(destination)
     if work.exists():
         with Ledger.open(work) as ledger:
             same = (ledger.setting("folder"), ledger.setting("model")) in ((str(folder), model), (None, None))
         if not same:  # left by a replacing run of something else
             shutil.rmtree(work)
-    return work
+    with _nothing_left(work), Ledger.open(work) as ledger:
+        report = _Job(ledger, folder, work, options, None).run(model, load, progress)
+        ledger.set("takes_over", 1)
+    _take_over(work, destination)
+    return report
+
+
+def _finish_replacing(destination: Path) -> None:
+    """Put in place what a run with `replace` had ready when it was cut short."""
+    work = _aside(destination)
+    if not work.exists() or not destination.exists():
+        return
+    with writing(destination), alone(destination):
+        if not Ledger.exists(work):  # it was moved; nothing else of worth is there
+            shutil.rmtree(work)
+            return
+        with Ledger.open(work) as ledger:
+            is_ready = bool(ledger.setting("takes_over"))
+        if is_ready:
+            _take_over(work, destination)
+
+
+def _take_over(work: Path, destination: Path) -> None:
+    """Put the collection in `work`, its ledger last, in the place of the one in `destination`. Can be done again if it was cut short."""
+    forget(destination)  # first of all: the old ledger must never stand beside the new files
+    put_in_place(work, destination)
+    adopt(work, destination)
+    shutil.rmtree(work)
+
+
+def _aside(destination: Path) -> Path:
+    return destination.parent / f".{destination.name}.replace"
 
 
 @contextmanager
@@ -245,27 +295,28 @@ def _nothing_left(work: Path) -> Generator[None]:
     try:
         yield
     except BaseException:
-        if Ledger.exists(work):
-            with Ledger.open(work) as ledger:
-                begun = ledger.setting("rows") is not None
-            if not begun:
-                shutil.rmtree(work / LEDGER_FOLDER)
+        if Ledger.exists(work) and not Ledger.has_begun(work):
+            shutil.rmtree(work / LEDGER_FOLDER, ignore_errors=True)
         if work.is_dir() and not any(work.iterdir()):
             work.rmdir()
         raise
 
 
-def _check_same(ledger: Ledger, folder: Path, model: str) -> None:
-    """Refuse to mix the pictures of two folders, or the vectors of two models, in one collection."""
-    known, before = ledger.setting("model", model), ledger.setting("folder", str(folder))
+def _check_same(ledger: Ledger, folder: Path, model: str) -> Path | None:
+    """Refuse to mix the pictures of two folders, or the vectors of two models, in one collection. Return where a folder that moved was."""
+    known, before = ledger.setting("model", model), Path(ledger.setting("folder", str(folder)))
     if known != model:
         raise IngestError(
             f"The collection was made with the model {known}; vectors of {model} do not fit to them. Leave --model out, or use --replace."
         )
-    if before != str(folder) and Path(before).is_dir():
+    if before == folder:
+        return None
+    sample = ledger.database.execute('SELECT source FROM files WHERE "row" IS NOT NULL ORDER BY sha256 LIMIT ?', (_SAMPLED,)).fetchall()
+    if before.is_dir() or 2 * sum((folder / source).exists() for (source,) in sample) < len(sample):
         raise IngestError(
             f"The collection holds the pictures of {before}, not of {folder}. Give another --name, or --replace to build it anew."
         )
+    return before
 
 
 def _bind(ledger: Ledger, folder: Path, model: str, encoder: ImageEncoder | None) -> None:
@@ -294,7 +345,7 @@ def _read_facts(ledger: Ledger, folder: Path, times: Times) -> None:
         facts = workers.examine(ledger.tasks(2))
         while many := list(islice(facts, _FACTS_AT_ONCE)):
             ledger.commit_facts(many)
-        times.decoding += workers.seconds
+        times.decoding += workers.take_seconds()
 
 
 def _embed(ledger: Ledger, folder: Path, encoder: ImageEncoder, times: Times) -> Iterator[tuple[int, int]]:
@@ -315,7 +366,13 @@ def _embed(ledger: Ledger, folder: Path, encoder: ImageEncoder, times: Times) ->
 def _enter_section(config_file: Path, name: str, values: Mapping[str, str], *, anew: bool = False) -> None:
     """Enter the collection in the configuration as it is by now, unless it is there already."""
     if anew or name not in sections_of(config_file):
-        write_text(config_file, with_section(config_file, name, values))
+        enter_section(config_file, name, values)
+
+
+def _follow(config_file: Path, name: str, old: str, new: str) -> None:
+    """Let the configuration follow a folder that moved, unless it says something else of it."""
+    if value_in(config_file, name, "OriginalMediaURL") == old:
+        enter_section(config_file, name, {"OriginalMediaURL": new})
 
 
 def _nothing(ledger: Ledger, plan: Plan) -> IngestError:
@@ -326,7 +383,13 @@ def _nothing(ledger: Ledger, plan: Plan) -> IngestError:
 
 
 def _report(
-    ledger: Ledger, plan: Plan, embedded: int, metadata: OwnMetadata | None, catalog: CatalogReport | None, times: Times
+    ledger: Ledger,
+    plan: Plan,
+    embedded: int,
+    metadata: OwnMetadata | None,
+    catalog: CatalogReport | None,
+    times: Times,
+    moved_from: Path | None,
 ) -> IngestReport:
     failed = [Unreadable(line.source, line.reason or "") for line in ledger.report(lambda status: status == "failed")]
     counts = ledger.counts()
@@ -340,6 +403,7 @@ def _report(
         metadata=metadata,
         catalog=catalog,
         times=times,
+        moved_from=moved_from,
     )
 
 

@@ -40,10 +40,17 @@ class Found:
 
 @dataclass(frozen=True)
 class Closed:
-    """A folder that cannot be read, as a path below the folder with "/" at its end, and why."""
+    """A folder that cannot be read.
+
+    Attributes:
+        prefix: its path below the folder, with "/" at its end.
+        reason: why.
+        is_link: it is a link to nothing, which may have been a folder once, or anything else.
+    """
 
     prefix: str
     reason: str
+    is_link: bool = False
 
 
 def scan(folder: Path) -> Iterator[Found | Closed]:
@@ -84,6 +91,7 @@ def scan(folder: Path) -> Iterator[Found | Closed]:
                 folders.append(entry)
         for entry in reversed(folders):
             (links if entry.is_symlink() else waiting).append((Path(entry.path), f"{prefix}{entry.name}/"))
+        yield from (Closed(f"{prefix}{name}/", "a link to nothing", is_link=True) for name, entry in files.items() if _leads_nowhere(entry))
         yield from _pictures(files, prefix)
 
 
@@ -117,3 +125,9 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:
         return False
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    if not entry.is_symlink() or os.path.splitext(entry.name)[1].lower() in readable_suffixes():  # noqa: PTH122 - as above
+        return False
+    return not os.path.exists(entry.path)  # noqa: PTH110 - `Path.exists` raises for links in a circle

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mcp_server.errors import IngestError
 from mcp_server.ingest.catalog.fields import TagKind, parse_types
@@ -49,6 +48,7 @@ class Wishes:
         grouping: what makes a group, beside the metadata's own groups; None: nothing.
         near: cosine from which two pictures count as nearly the same; None: only equal files are duplicates.
         only_own: leave out what ingest itself finds out about a picture.
+        options: what to remember for the next run once this one has ended well.
     """
 
     metadata: Path | None = None
@@ -57,18 +57,21 @@ class Wishes:
     grouping: Grouping | None = None
     near: float | None = NEAR
     only_own: bool = False
+    options: str = "{}"
 
 
 def remembered(ledger: Ledger, options: Options) -> Wishes:
-    """Return the wishes of `options`, completed by those of the last run; they are the ones of the next.
+    """Return the wishes of `options`, completed by those of the last run that ended well.
 
     Raises:
         IngestError: one of them cannot be understood.
     """
     before = Options(**json.loads(ledger.setting("options", "{}")))
-    metadata = None if options.metadata is None else str(Path(options.metadata).absolute()) if options.metadata else ""
-    said: dict[str, Any] = {**asdict(options), "metadata": metadata, "report": None}
-    now = Options(**{name: old if said[name] is None else said[name] for name, old in asdict(before).items()})
+    said = asdict(options)
+    if options.metadata is not None:
+        said["metadata"] = str(Path(options.metadata).absolute()) if options.metadata else ""
+        said["column"] = options.column or ""  # it belongs to the file
+    now = Options(**{**{name: old if said[name] is None else said[name] for name, old in asdict(before).items()}, "report": None})
     wishes = Wishes(
         Path(now.metadata) if now.metadata else None,
         now.column or None,
@@ -76,14 +79,10 @@ def remembered(ledger: Ledger, options: Options) -> Wishes:
         parse_grouping(now.group_by) if now.group_by else None,
         _near(now.near),
         bool(now.only_own),
+        json.dumps(asdict(now)),
     )
-    if now != before:
-        with ledger.transaction():
-            ledger.set("options", json.dumps(asdict(now)))
-            if ledger.pictures():
-                ledger.set("dirty", 1)
-            if (now.metadata, now.column) != (before.metadata, before.column):
-                ledger.set("metadata_stamp", None)
+    if now != before and ledger.pictures():
+        ledger.set("dirty", 1)
     return wishes
 
 

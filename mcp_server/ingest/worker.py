@@ -34,6 +34,7 @@ def main() -> None:
         return
     folder, sizing = Path(start["folder"]), Sizing(**start["sizing"]) if start["sizing"] else None
     try:
+        _send(answers, {"kind": "Ready"}, b"", b"")
         while line := requests.readline():
             _send(answers, *_answer(folder, sizing, json.loads(line)))
     except BrokenPipeError:
@@ -49,7 +50,7 @@ def _answer(folder: Path, sizing: Sizing | None, request: dict[str, Any]) -> tup
         else:
             one = examine(folder, request["source"], request["sidecars"])
     except Exception as error:  # noqa: BLE001 - one file in a million must not end the work on the others; it is told as what it is
-        one = Unreadable(request["source"], f"the decoder failed in an unforeseen way ({type(error).__name__})")
+        one = Unreadable(request["source"], f"the decoder failed in an unforeseen way ({type(error).__name__})", again=True)
     pixels, thumbnail = (one.pixels.tobytes(), one.thumbnail) if isinstance(one, Picture) else (b"", b"")
     head = {"kind": type(one).__name__, "seconds": time.process_time() - started, "pixels": len(pixels), "thumbnail": len(thumbnail)}
     if isinstance(one, Picture):
@@ -65,7 +66,3 @@ def _send(answers: IO[bytes], head: dict[str, Any], pixels: bytes, thumbnail: by
     answers.write(pixels)
     answers.write(thumbnail)
     answers.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 import mcp_server
+from mcp_server.errors import IngestError
 from mcp_server.ingest.ledger import Task
 from mcp_server.ingest.pictures.results import LENGTH, Facts, Picture, Unreadable
 
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MOST_WORKERS = 16
+MOST_WORKERS = 8
+"""More would rarely be faster than the model, and each may hold a picture of 180 million pixels."""
+_CODE = "import sys; sys.path.append(sys.argv[1]); from mcp_server.ingest.worker import main; main()"
+
 LONGEST_SECONDS = 120.0
 """A file that takes longer to decode is given up."""
 
@@ -37,14 +41,14 @@ class Workers:
     """As many decoding processes as there are cores, up to `MOST_WORKERS`. A process that a file brings down is replaced.
 
     Attributes:
-        seconds: processor time spent decoding, all processes together.
         count: how many processes.
     """
 
     def __init__(self, folder: Path, sizing: Sizing | None, count: int | None = None, longest: float = LONGEST_SECONDS) -> None:
         """Prepare to decode pictures below `folder`, cut as `sizing` says; without it only facts can be asked for."""
         self.count = count or min(MOST_WORKERS, os.cpu_count() or 1)
-        self.seconds = 0.0
+        self._seconds = 0.0
+        self._were_ready = False
         self._start = {"folder": str(folder), "sizing": asdict(sizing) if sizing else None}
         self._longest = longest
         self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="decode")
@@ -60,14 +64,16 @@ class Workers:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._closed.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        for worker in self._all:
+        with self._lock:
+            left = list(self._all)
+        for worker in left:
             worker.end()
         self._pool.shutdown()
 
     def take_seconds(self) -> float:
         """Return the processor time spent decoding since this was last asked."""
         with self._lock:
-            seconds, self.seconds = self.seconds, 0.0
+            seconds, self._seconds = self._seconds, 0.0
         return seconds
 
     def decode(self, tasks: Iterable[Task], ahead: int) -> Iterator[Picture | Unreadable]:
@@ -94,29 +100,37 @@ class Workers:
     def _one(self, task: Task, pixels: bool) -> Picture | Facts | Unreadable:
         reason = "the decoder crashed on it"
         for _ in range(2):  # a process may also be ended by something that is not the file's fault
-            worker: _Worker = getattr(self._own, "worker", None) or self._started()
-            self._own.worker = worker
+            worker: _Worker | None = getattr(self._own, "worker", None)
             try:
+                if worker is None:
+                    worker = self._own.worker = self._started()
                 one, seconds = worker.ask(task, pixels)
             except _DiedError:
                 self._own.worker = None
-                self._forget(worker)
-                if worker.killed_for_time:
-                    reason = f"decoding it takes longer than {self._longest:.0f} s"
-                    break
+                if worker is not None:
+                    self._forget(worker)
+                    if worker.killed_for_time:
+                        reason = f"decoding it takes longer than {self._longest:.0f} s"
                 if self._closed.is_set():
                     break
                 continue
             with self._lock:
-                self.seconds += seconds
+                self._seconds += seconds
             return one
         logger.warning("ingest.decoder_lost source=%s reason=%s", task.source, reason)
-        return Unreadable(task.source, reason)
+        return Unreadable(task.source, reason, again=True)
 
     def _started(self) -> _Worker:
-        worker = _Worker(self._start)
-        with self._lock:
-            self._all.append(worker)
+        try:
+            worker = _Worker(self._start)
+            with self._lock:
+                self._all.append(worker)
+            worker.wait_until_ready()
+        except (OSError, _DiedError) as error:  # no more processes or files just now; or none can be started at all
+            if not self._were_ready and not self._closed.is_set():
+                raise IngestError("The processes that decode pictures cannot be started. Is the program installed whole?") from error
+            raise _DiedError from error
+        self._were_ready = True
         return worker
 
     def _forget(self, worker: _Worker) -> None:
@@ -125,8 +139,15 @@ class Workers:
             self._all.remove(worker)
 
     def _watch(self) -> None:
-        while not self._closed.wait(min(1.0, self._longest / 4)):
+        step = min(1.0, self._longest / 4)
+        woken = time.monotonic()
+        while not self._closed.wait(step):
+            overslept = time.monotonic() - woken > 3 * step  # stopped or asleep, and so were the others
+            woken = time.monotonic()
             with self._lock:
+                if overslept:
+                    for worker in self._all:
+                        worker.begin_anew()
                 late = [worker for worker in self._all if worker.busy_seconds > self._longest]
             for worker in late:
                 worker.kill_for_time()
@@ -140,11 +161,9 @@ class _Worker:
     """One process and the pipes to it. Asked by one thread only."""
 
     def __init__(self, start: dict[str, Any]) -> None:
-        home = str(Path(mcp_server.__file__).parent.parent)
-        path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
-        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "mcp_server.ingest.worker"],  # -P: nothing is imported from the working folder
+            [sys.executable, "-P", "-c", _CODE, str(Path(mcp_server.__file__).parent.parent)],  # -P: not from the working folder
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # decoders complain there about every odd file
@@ -164,6 +183,10 @@ class _Worker:
         since = self._since
         return 0.0 if since is None else time.monotonic() - since
 
+    def wait_until_ready(self) -> None:
+        """Return when the process has loaded its decoders. Raises _DiedError."""
+        self._take(LENGTH.unpack(self._take(LENGTH.size))[0])
+
     def ask(self, task: Task, pixels: bool) -> tuple[Picture | Facts | Unreadable, float]:
         """Return the answer to `task` and the processor seconds it took. Raises _DiedError."""
         self._since = time.monotonic()
@@ -178,7 +201,12 @@ class _Worker:
             case "Facts":
                 return Facts(task.source, head["sha256"], head["facts"], tuple(head["notes"])), head["seconds"]
             case _:
-                return Unreadable(task.source, head["reason"]), head["seconds"]
+                return Unreadable(task.source, head["reason"], head["again"]), head["seconds"]
+
+    def begin_anew(self) -> None:
+        """Count the time of the task at hand from now."""
+        if self._since is not None:
+            self._since = time.monotonic()
 
     def kill_for_time(self) -> None:
         self.killed_for_time = True

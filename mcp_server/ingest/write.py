@@ -41,34 +41,34 @@ def staging_folder(destination: Path) -> Generator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def publish(staging: Path, destination: Path) -> None:
-    """Move the finished files of `staging` to `destination`.
+def put_in_place(staging: Path, destination: Path, *, thumbnails: bool = True) -> None:
+    """Move the finished files of `staging` to `destination`, where they have nothing to do with what is there.
 
     A new folder appears with one rename. In a folder that is there, the old catalog goes first and the new one comes last: without a
-    catalog there is no collection, so old and new files are never served together. Other files of the folder stay.
+    catalog there is no collection, so old and new files are never served together. Other files of the folder stay. What is not in `staging`
+    is taken to be in place already, but thumbnails if the new collection has none.
     """
     with writing(destination):
-        for file in staging.iterdir():
-            if file.is_file():
-                to_disk(file)
         if not destination.exists():
+            for file in staging.iterdir():
+                to_disk(file)
             staging.rename(destination)
             return
-        (destination / CATALOG_FILE).unlink(missing_ok=True)
-        for name in (EMBEDDINGS_FILE, THUMBNAILS_FILE, CATALOG_FILE):
-            if (staging / name).exists():
-                (staging / name).replace(destination / name)
-        to_disk(destination)
+        if (staging / CATALOG_FILE).exists():  # else it was moved before this was cut short
+            (destination / CATALOG_FILE).unlink(missing_ok=True)
+        if not thumbnails:
+            (destination / THUMBNAILS_FILE).unlink(missing_ok=True)
+        move_into(staging, destination)
 
 
-def replace_collection(work: Path, destination: Path) -> None:
-    """Put the collection in `work`, its ledger included, in the place of the one in `destination`, whose other files stay."""
-    publish(work, destination)
-    for left in list(work.iterdir()) if work.exists() else []:
-        target = destination / left.name
-        shutil.rmtree(target, ignore_errors=True)
-        left.replace(target)
-    shutil.rmtree(work, ignore_errors=True)
+def move_into(staging: Path, destination: Path) -> None:
+    """Rename those of the three files that are in `staging` into `destination`, the catalog last."""
+    names = [name for name in (EMBEDDINGS_FILE, THUMBNAILS_FILE, CATALOG_FILE) if (staging / name).exists()]
+    for name in names:
+        to_disk(staging / name)
+    for name in names:
+        (staging / name).replace(destination / name)
+    to_disk(destination)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import zipfile
 from collections.abc import Iterable, Iterator
-from os.path import splitext
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +81,24 @@ class ThumbnailsWriter:
     def __init__(self, file: Path) -> None:
         self._archive = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED)
 
-    def add(self, name: str, data: bytes) -> None:
-        """Store `data` under `name`, a relative path with "/" that was not used before."""
-        self._archive.writestr(_entry(name), data)
+    def add(self, name: str, data: bytes, sha256: str) -> None:
+        """Store `data` under `name`, a relative path with "/" that was not used before, for the picture file with that SHA-256."""
+        entry = _entry(name)
+        entry.comment = _mark(sha256)
+        self._archive.writestr(entry, data)
 
     def close(self) -> None:
         """Write the zip's directory; may be called twice."""
         self._archive.close()
+
+
+def is_thumbnail_of(entry: zipfile.ZipInfo, sha256: str) -> bool:
+    """Tell whether `entry` of a thumbnails zip was made of the picture file with that SHA-256."""
+    return entry.comment == _mark(sha256)
+
+
+def _mark(sha256: str) -> bytes:
+    return sha256[:16].encode("ascii")
 
 
 def thumbnail_name(source: str) -> str:
@@ -96,8 +106,10 @@ def thumbnail_name(source: str) -> str:
 
     Different pictures have different names: to a path such as "a.jpg.webp", which is what "a.jpg" is called here, ".webp" is added too.
     """
-    stem, ending = splitext(source)
-    return source if ending.lower() == ".webp" and splitext(stem)[1].lower() not in readable_suffixes() else f"{source}.webp"
+    stem, _, ending = source.rpartition(".")
+    inner = stem.rpartition("/")[2].rpartition(".")
+    is_free = ending.lower() == "webp" and not (inner[1] and f".{inner[2].lower()}" in readable_suffixes())
+    return source if is_free else f"{source}.webp"
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

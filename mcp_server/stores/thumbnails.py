@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 import zipfile
@@ -145,6 +146,11 @@ class WebPictures(PictureStore):
 
 def _is_inside(uri: str) -> bool:
     """Tell whether `uri` is a plain relative path that does not climb."""
-    if not uri or "\0" in uri or PureWindowsPath(uri).drive or uri.startswith(("/", "\\")):
+    if not uri or "\0" in uri or _has_drive(uri) or uri.startswith(("/", "\\")):
         return False
     return ".." not in PurePosixPath(uri).parts and ".." not in PureWindowsPath(uri).parts
+
+
+def _has_drive(uri: str) -> bool:
+    """Tell whether `uri` names a drive. "a:b.png" does so on Windows only; elsewhere it is a file's name."""
+    return bool(PureWindowsPath(uri).drive) and (os.name == "nt" or uri[2:3] in ("/", "\\"))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from mcp_server.config import load_settings
 from mcp_server.errors import IngestError
-from mcp_server.ingest.config_section import check_name, sections_of, with_section, write_text
+from mcp_server.ingest.config_section import check_name, enter_section, sections_of, value_in, with_section, write_text
 
 OTHERS = """\
 ; our museum
@@ -96,3 +98,24 @@ def test_names_that_cannot_be_section_folder_and_argument_are_refused(name: str)
 @pytest.mark.parametrize("name", ["demo", "my_photos-2024", "þingvellir", "7", "a" * 64])
 def test_plain_names_are_accepted(name: str) -> None:
     check_name(name)
+
+
+def test_sections_entered_at_the_same_moment_are_all_there(tmp_path: Path) -> None:
+    config = tmp_path / "config.ini"
+    start = threading.Barrier(8)
+
+    def enter(number: int) -> None:
+        start.wait()
+        for turn in range(5):
+            enter_section(config, f"c{number}-{turn}", {"Enabled": "True", "DatabaseFile": "./x.db"})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(enter, range(8)))
+    assert sorted(sections_of(config)) == sorted(f"c{number}-{turn}" for number in range(8) for turn in range(5))
+
+
+def test_a_collection_built_anew_goes_on_using_its_index(tmp_path: Path) -> None:
+    config = tmp_path / "config.ini"
+    enter_section(config, "c", {"IndexType": "faiss", "CLIPIndexFile": "./i.faiss"})
+    enter_section(config, "c", {"IndexType": "zarr", "Model": "M"})
+    assert (value_in(config, "c", "IndexType"), value_in(config, "c", "Model")) == ("faiss", "M")

@@ -26,11 +26,14 @@ from PIL import Image
 
 from mcp_server.errors import IngestError
 from mcp_server.indexes.embeddings import load_embeddings
+from mcp_server.ingest.imports.run import import_vectors
 from mcp_server.ingest.ledger import Ledger
+from mcp_server.ingest.pictures.results import Unreadable
 from mcp_server.ingest.plan import make_plan
 from mcp_server.ingest.run import IngestReport, ingest_folder
 from mcp_server.ingest.scan import Closed, scan
 from mcp_server.ingest.wishes import Options
+from mcp_server.ingest.write_archives import write_embeddings
 from tests.ingest.toys import COLOURS, ColourEncoder, a_dozen, draw, write_rows
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -98,6 +101,63 @@ def test_a_second_run_over_the_same_files_reads_and_writes_nothing(pictures: Pat
     assert again.catalog is None
     assert encoder.seen == 0
     assert stamps(pictures.parent / "data/toys") == before
+    ledger = pictures.parent / "data/toys/.ingest/ledger.db"
+    written = ledger.stat().st_mtime_ns
+    ingest(pictures)
+    assert ledger.stat().st_mtime_ns == written
+
+
+def test_wishes_of_a_run_that_failed_are_not_remembered(pictures: Path) -> None:
+    ingest(pictures)
+    with pytest.raises(IngestError, match="Cannot read the metadata file"):
+        ingest(pictures, metadata="nowhere.csv")
+    file = write_rows(pictures.parent / "m.jsonl", [{"file": "disc.png", "mood": "calm"}])
+    with pytest.raises(IngestError, match="nosuch"):
+        ingest(pictures, metadata=str(file), column="nosuch")
+    assert ingest(pictures).counts.unchanged == 12
+    ingest(pictures, metadata=str(file))
+    assert ("disc.png", "mood", "calm") in tags(pictures.parent / "data/toys")
+
+
+REPLACED = """
+import sys
+from pathlib import Path
+from mcp_server.ingest.run import ingest_folder
+from tests.ingest.toys import ColourEncoder
+import os
+
+pictures, after = Path(sys.argv[1]), int(sys.argv[2])
+data = pictures.parent / "data"
+moves = 0
+
+def count(event, arguments):  # the system's own report of each rename and removal
+    global moves
+    if event in ("os.rename", "os.remove") and str(data / "toys") in str(arguments[1] if event == "os.rename" else arguments[0]):
+        if not str(arguments[0]).startswith(str(data / ".toys.replace" / ".ingest" / "staging")):
+            moves += 1
+            if moves > after:
+                os.kill(os.getpid(), 9)
+
+sys.addaudithook(count)
+ingest_folder(pictures, data / "toys", data / "config.ini", "toys", "M", replace=True, encoder=ColourEncoder())
+"""
+
+
+@pytest.mark.parametrize("after", range(6))
+def test_replacing_that_is_killed_between_any_two_files_is_completed_by_the_next_run(pictures: Path, after: int) -> None:
+    folder = pictures.parent / "data/toys"
+    ingest(pictures)
+    for number in range(5):
+        draw(pictures / f"aa{number}.png", "yellow")  # other ids and rows than before
+    command = [sys.executable, "-c", REPLACED, str(pictures), str(after)]
+    assert subprocess.run(command, check=False, timeout=120, cwd=REPOSITORY).returncode == -signal.SIGKILL
+    report = ingest(pictures, encoder=(encoder := ColourEncoder()))
+    assert (report.pictures, encoder.seen) == (17, 0)
+    for source, vector in vectors(folder).items():
+        if source.endswith((".png", ".webp")) and source != "disc.png":
+            colour = np.array(Image.open(pictures / source).convert("RGB").getpixel((0, 0)), float)
+            assert vector == pytest.approx(colour / np.linalg.norm(colour), abs=0.02)
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["config.ini", "toys"]
 
 
 def test_only_what_is_new_or_changed_goes_through_the_model_and_ids_stay(pictures: Path) -> None:
@@ -235,7 +295,8 @@ def test_what_lies_below_a_folder_that_cannot_be_read_is_kept(pictures: Path, tm
     shutil.rmtree(pictures / "web")
     with Ledger.open(tmp_path / "data/toys") as ledger:
         plan = make_plan(ledger, pictures, [*scan(pictures), Closed("web/", "Permission denied")])
-        assert (plan.has_news, ledger.counts().removed) == (False, 0)
+        assert [one.prefix for one in plan.closed] == ["web/"]
+        assert (ledger.counts().removed, ledger.pictures()) == (0, 12)
 
 
 def test_a_folder_that_is_suddenly_empty_takes_nothing_away(pictures: Path) -> None:
@@ -261,10 +322,93 @@ def test_files_that_were_deleted_are_made_again(pictures: Path) -> None:
     assert encoder.seen <= 12
 
 
-def test_two_at_once_are_refused(pictures: Path) -> None:
+def test_two_at_once_are_refused_whatever_they_want(pictures: Path) -> None:
     ingest(pictures)
-    with Ledger.open(pictures.parent / "data/toys"), pytest.raises(IngestError, match="Another ingest is at work"):
+    data = pictures.parent / "data"
+    np.save(data / "v.npy", np.ones((3, 3), np.float32))
+    with Ledger.open(data / "toys"):
+        with pytest.raises(IngestError, match="Another ingest is at work"):
+            ingest(pictures)
+        with pytest.raises(IngestError, match="Another ingest is at work"):
+            ingest_folder(pictures, data / "toys", data / "config.ini", "toys", "M", replace=True, encoder=ColourEncoder())
+        with pytest.raises(IngestError, match="Another ingest is at work"):
+            import_vectors(data / "v.npy", None, data / "toys", data / "config.ini", "toys", "hf-hub:a/b", replace=True)
+    assert len(vectors(data / "toys")) == 12
+
+
+def test_files_of_somebody_else_are_never_mixed_with_what_ingest_remembers(pictures: Path) -> None:
+    ingest(pictures)
+    folder = pictures.parent / "data/toys"
+    write_embeddings(folder / "embeddings.zarr.zip", [np.ones((12, 3), np.float32)], 12, 3, np.float32)
+    draw(pictures / "new.png", "red")
+    with pytest.raises(IngestError, match=r"not what the last ingest wrote. Use --replace"):
         ingest(pictures)
+
+
+def test_a_link_to_a_folder_that_is_not_there_takes_nothing_away(pictures: Path, tmp_path: Path) -> None:
+    shutil.move(pictures / "web", tmp_path / "disk")
+    (pictures / "web").symlink_to(tmp_path / "disk", target_is_directory=True)
+    assert ingest(pictures).pictures == 12
+    (tmp_path / "disk").rename(tmp_path / "elsewhere")
+    report = ingest(pictures, encoder=(encoder := ColourEncoder()))
+    assert (report.pictures, report.counts.removed, encoder.seen) == (12, 0, 0)
+    assert [one.prefix for one in report.closed] == ["web/"]
+
+
+def test_another_folder_of_the_same_name_is_not_taken_for_one_that_moved(pictures: Path, tmp_path: Path) -> None:
+    ingest(pictures)
+    pictures.rename(tmp_path / "ejected")
+    other = a_dozen(tmp_path / "cardB")
+    for file in list(other.rglob("*.png")) + list(other.rglob("*.webp")):
+        file.rename(file.with_name("other-" + file.name))
+    data = tmp_path / "data"
+    with pytest.raises(IngestError, match="holds the pictures of"):
+        ingest_folder(other, data / "toys", data / "config.ini", "toys", "M", encoder=ColourEncoder())
+    moved = tmp_path / "ejected"
+    report = ingest_folder(moved, data / "toys", data / "config.ini", "toys", "M", encoder=(encoder := ColourEncoder()))
+    assert (report.counts.unchanged, encoder.seen) == (12, 0)
+    assert "OriginalMediaURL = ./ejected\n" in (data / "config.ini").read_text()
+
+
+def test_a_reason_that_may_pass_is_tried_again_and_costs_no_vector(pictures: Path) -> None:
+    data = pictures.parent / "data"
+    ingest(pictures)
+    draw(pictures / "new.png", "red")
+    with Ledger.open(data / "toys") as ledger:
+        make_plan(ledger, pictures, scan(pictures))
+        ledger.commit([], np.empty((0, 3), np.float32), [Unreadable("new.png", "the decoder crashed on it", again=True)])
+        ledger.database.execute("UPDATE files SET todo = 2 WHERE source = 'disc.png'")
+        ledger.commit_facts([Unreadable("disc.png", "the disk reports an error where it lies", again=True)])
+    report = ingest(pictures, encoder=(encoder := ColourEncoder()))
+    assert (report.pictures, report.failed, encoder.seen) == (13, (), 1)
+
+
+def test_metadata_that_was_away_for_a_run_is_matched_with_what_came_meanwhile(pictures: Path) -> None:
+    file = write_rows(pictures.parent / "m.jsonl", [{"file": "late.png", "mood": "calm"}, {"file": "disc.png", "mood": "loud"}])
+    ingest(pictures, metadata=str(file))
+    file.rename(file.with_suffix(".away"))
+    draw(pictures / "late.png", "red")
+    with pytest.raises(IngestError, match="Cannot read the metadata file"):
+        ingest(pictures)
+    file.with_suffix(".away").rename(file)
+    ingest(pictures)
+    assert ("late.png", "mood", "calm") in tags(pictures.parent / "data/toys")
+
+
+def test_text_that_is_no_unicode_stops_nothing(pictures: Path) -> None:
+    (pictures / "disc.json").write_text('{"mood": "half \\ud800 a pair"}')
+    file = write_rows(pictures.parent / "m.jsonl", ['{"file": "large.jpg", "mood": "\\udfff"}'])
+    ingest(pictures, metadata=str(file))
+    assert {("disc.png", "mood", "half ? a pair"), ("large.jpg", "mood", "?")} <= tags(pictures.parent / "data/toys")
+
+
+def test_a_picture_overwritten_by_a_later_one_is_its_duplicate(pictures: Path) -> None:
+    draw(pictures / "aaa.png", "green")
+    ingest(pictures, near="0.99")
+    shutil.copy(pictures / "plain/3-yellow.png", pictures / "aaa.png")
+    ingest(pictures, near="0.99")
+    assert ("aaa.png", "duplicate_of", "plain/3-yellow.png") in tags(pictures.parent / "data/toys")
+    assert ("aaa.png", "duplicate_role", "exact") in tags(pictures.parent / "data/toys")
 
 
 def test_another_model_is_refused_with_a_way_out(pictures: Path) -> None:
@@ -279,6 +423,7 @@ import os, signal, sys, threading
 from pathlib import Path
 from mcp_server.ingest import run
 from mcp_server.ingest.wishes import Options
+from mcp_server.ingest.write_archives import write_embeddings
 from tests.ingest.toys import ColourEncoder
 
 pictures, seconds = Path(sys.argv[1]), float(sys.argv[2])

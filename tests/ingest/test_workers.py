@@ -73,7 +73,7 @@ def test_a_file_that_takes_too_long_is_given_up_and_the_others_are_not(pictures:
     Image.fromarray(noise).save(pictures / "a-slow.png", compress_level=1)
     with Workers(pictures, SIZING, 1, longest=0.4) as workers:
         found = list(workers.decode(tasks(pictures), ahead=2))
-    assert found[0] == Unreadable("a-slow.png", "decoding it takes longer than 0 s")
+    assert found[0] == Unreadable("a-slow.png", "decoding it takes longer than 0 s", again=True)
     assert sum(isinstance(one, Picture) for one in found) == 12
 
 

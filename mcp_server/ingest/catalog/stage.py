@@ -108,6 +108,10 @@ class Column:
             yield Remark(self.name, f"not {KIND_WORDS[kind]}, so that the field is text", count, str(example))
 
 
+MOST_FIELDS = 2_000
+"""No collection is looked through by more; what comes after is left out."""
+
+
 class Stage:
     """Takes the values of media in, in the order of the media, and gives them out, in the order of fields and values.
 
@@ -238,6 +242,10 @@ class Stage:
         else:
             key = field_key(name)
             column = self._by_key.get(key)
+            if column is None and len(self.columns) >= MOST_FIELDS:
+                if len(self.left_out) < MOST_FIELDS:
+                    self.left_out.add(storable(name))
+                return None  # not remembered: whoever makes up this many may make up any number
             if column is None:
                 column = Column(len(self.columns) + 1, name.strip(), self._kinds.get(key))
                 self.columns.append(column)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +17,14 @@ from mcp_server.errors import IngestError
 from mcp_server.ingest.catalog.fields import Field, TagKind
 from mcp_server.ingest.catalog.stage import Remark
 from mcp_server.ingest.catalog.write_catalog import CatalogReport, write_catalog
-from mcp_server.ingest.config_section import with_section, write_text
+from mcp_server.ingest.config_section import enter_section, with_section
 from mcp_server.ingest.imports.blocks import CheckedVectors
 from mcp_server.ingest.imports.exquisitor_json import find_exquisitor, read_exquisitor_json
 from mcp_server.ingest.imports.items import Links, OrderedItems, check_counts, tables_of
 from mcp_server.ingest.imports.vectors import VectorSource, open_vectors
-from mcp_server.ingest.ledger import LEDGER_FOLDER
+from mcp_server.ingest.ledger import alone, forget
 from mcp_server.ingest.placing import absolute_model, check_place, collection_section
-from mcp_server.ingest.write import CATALOG_FILE, EMBEDDINGS_FILE, THUMBNAILS_FILE, publish, staging_folder, writing
+from mcp_server.ingest.write import CATALOG_FILE, EMBEDDINGS_FILE, put_in_place, staging_folder, writing
 from mcp_server.ingest.write_archives import write_embeddings
 
 logger = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def import_vectors(
     exquisitor = metadata is not None and find_exquisitor(metadata) is not None
     tables = () if exquisitor else tables_of(source, metadata)
     check_counts(tables)
-    with staging_folder(destination) as staging:
+    with alone(destination) if destination.exists() else nullcontext(), staging_folder(destination) as staging:
         vectors = CheckedVectors(source, normalise=normalise, progress=progress)
         with writing(destination):
             write_embeddings(staging / EMBEDDINGS_FILE, vectors.blocks(), source.count, source.width, vectors.dtype)
@@ -148,11 +148,11 @@ def import_vectors(
             else:
                 links = Links(column, _folder(original_base), bool(thumbnail_base))
                 written = _write_ordered(staging, OrderedItems(tables, source.count, links, staging), vectors, types or {})
-            if replace:
-                _clear(destination)
-        publish(staging, destination)
+        if destination.exists():
+            forget(destination)  # what an ingest remembers is about other vectors
+        put_in_place(staging, destination, thumbnails=False)
     with writing(config_file):
-        write_text(config_file, with_section(config_file, name, values))
+        enter_section(config_file, name, values)
     report = _report(source, vectors, written, [*notes, *written.notes], normalise=normalise, seconds=time.monotonic() - started)
     logger.info(
         "import.done collection=%s items=%d rows=%d width=%d unusable=%d fields=%d seconds=%.1f",
@@ -207,12 +207,6 @@ def _write_exquisitor(staging: Path, metadata: Path, vectors: CheckedVectors, ki
         if unclaimed:
             notes.append(f"{unclaimed:,} vectors belong to no medium and are not searchable")
         return _Written(catalog, found.count - catalog.items, tuple(notes))
-
-
-def _clear(destination: Path) -> None:
-    """Take away what an earlier ingest left beside the collection's files: it is about other vectors."""
-    shutil.rmtree(destination / LEDGER_FOLDER, ignore_errors=True)
-    (destination / THUMBNAILS_FILE).unlink(missing_ok=True)
 
 
 def _report(

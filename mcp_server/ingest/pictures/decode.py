@@ -132,21 +132,27 @@ class _Read:
 
 def _decoded(folder: Path, source: str, sidecars: Sequence[str], finish: Callable[[_Read], _Seen]) -> _Seen | Unreadable:
     data = b""
+    again = False
     try:
         file = read_file(folder / source, MOST_BYTES)
         data = file.data
         if not data:
-            return Unreadable(source, "empty file")
+            raise _RefusedError("empty file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the libraries warn of what is odd in a file, and go on
             facts = file_facts(source, len(data), file.modified)
             return finish(_read(data, facts, [(name, folder / name) for name in sidecars]))
-    except (UnreadableFileError, _RefusedError) as error:
-        return Unreadable(source, str(error))
+    except UnreadableFileError as error:
+        reason, again = str(error), error.again
+    except _RefusedError as error:
+        reason = str(error)
     except UnidentifiedImageError:
-        return Unreadable(source, _unknown(data))
+        reason, again = _unknown(data)
+    except MemoryError:
+        reason, again = "too large for the memory of this machine", True
     except _DECODER_ERRORS as error:
-        return Unreadable(source, _reason(error))
+        reason = _reason(error)
+    return Unreadable(source, reason, again)
 
 
 def _read(data: bytes, facts: dict[str, Any], sidecars: Sequence[tuple[str, Path]]) -> _Read:
@@ -211,21 +217,20 @@ def _small_size(size: tuple[int, int]) -> tuple[int, int]:
     return width, height
 
 
-def _unknown(data: bytes) -> str:
+def _unknown(data: bytes) -> tuple[str, bool]:
+    """Return why no decoder takes it, and whether that may change without the file."""
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS and "HEIF" not in Image.OPEN:
-        return "HEIC pictures need the package pi-heif: pip install pi-heif"
+        return "HEIC pictures need the package pi-heif: pip install pi-heif", True
     if data[4:12] in (b"ftypavif", b"ftypavis") and not features.check("avif"):
-        return "AVIF pictures need Pillow 11.3 or later: pip install -U pillow"
+        return "AVIF pictures need Pillow 11.3 or later: pip install -U pillow", True
     kind = next((name for start, name in _STARTS.items() if data.startswith(start)), None)
-    return f"a damaged {kind} file, or of a rare kind that cannot be read" if kind else "not a picture, or of an unknown format"
+    return (f"a damaged {kind} file, or of a rare kind that cannot be read" if kind else "not a picture, or of an unknown format"), False
 
 
 def _reason(error: BaseException) -> str:
     """Return what an error of a decoder means to the owner of the file."""
     if isinstance(error, Image.DecompressionBombError):
         return "more pixels than is safe to decode"
-    if isinstance(error, MemoryError):
-        return "too large for the memory of this machine"
     words = " ".join(str(error).split())
     if "MAX_TEXT" in words or "Decompressed data too large" in words:
         return "its texts unpack to more than is safe to read"

@@ -88,7 +88,7 @@ def _exposure(shot: Mapping[int, Tag]) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     length = _number(shot.get(_FOCAL_LENGTH), 0.05, 100_000)
     if length is not None:
-        facts["focal_length"] = round(length, 1)
+        facts["focal_length"] = round(length, 2)
     aperture = _number(shot.get(_APERTURE), 0.1, 1000)
     apex = _number(shot.get(_APEX_APERTURE), 0.01, 20) if aperture is None else None
     if aperture is not None or apex is not None:

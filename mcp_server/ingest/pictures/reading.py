@@ -25,8 +25,15 @@ _WORDS = {
 }
 
 
+_PASSING = frozenset({errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENOMEM, errno.EAGAIN, errno.EINTR})
+
+
 class UnreadableFileError(Exception):
-    """A file cannot be read; the message says why in a few words, without its path."""
+    """A file cannot be read; the message says why in a few words, without its path. `again`: it may be possible later."""
+
+    def __init__(self, reason: str, *, again: bool = False) -> None:
+        super().__init__(reason)
+        self.again = again
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ def read_file(path: Path, limit: int) -> FileBytes:
             _check(status, limit)
             data = _all_of(opened.fileno(), status.st_size, limit)
     except OSError as error:
-        raise UnreadableFileError(_reason(error)) from error
+        raise UnreadableFileError(_reason(error), again=error.errno in _PASSING) from error
     except ValueError as error:  # a NUL in the name
         raise UnreadableFileError("its name is no name of a file") from error
     return FileBytes(data, status.st_mtime)

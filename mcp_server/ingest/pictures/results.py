@@ -49,7 +49,13 @@ class Facts:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file that could not be decoded, and why, in a few words."""
+    """A file that could not be decoded.
+
+    Attributes:
+        reason: why, in a few words.
+        again: the file itself may be fine (no memory, a disk error, a decoder that is not installed), so it is worth another try.
+    """
 
     source: str
     reason: str
+    again: bool = False
