@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mcp_server.indexes.measuring import Measured
     from mcp_server.ingest.catalog.fields import Field
     from mcp_server.ingest.catalog.stage import Remark
-    from mcp_server.ingest.run import IngestReport
+    from mcp_server.ingest.report import IngestReport
 
 SHOWN = 20
 """Files or lines named one by one; the rest are counted."""

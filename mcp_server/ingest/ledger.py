@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sqlite3
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from mcp_server.errors import IngestError
 from mcp_server.ingest.catalog.fields import storable
+from mcp_server.ingest.claim import LEDGER_FOLDER, alone
 from mcp_server.ingest.pictures.results import Facts, Picture, Unreadable
-
-LEDGER_FOLDER = ".ingest"
-"""Inside a collection's folder; safe to delete, but the next run then starts anew."""
 
 _FORMAT = 1
 _FILE = "ledger.db"
-_LOCK = "lock"
 
 
 @dataclass(frozen=True)
@@ -79,37 +74,6 @@ class Entry:
     own_group: str | None
     member_of: int | None
     original: int | None
-
-
-@contextmanager
-def alone(destination: Path) -> Generator[None]:
-    """Keep every other ingest and import away from the collection in `destination` while the block runs.
-
-    Raises:
-        IngestError: another one is at work on it.
-    """
-    folder = destination / LEDGER_FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / _LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise IngestError(f"Another ingest is at work on {destination}. Wait until it has ended.") from error
-    try:
-        yield
-    finally:
-        lock.release()
-        if [left.name for left in folder.iterdir()] == [_LOCK]:  # nothing is remembered here
-            with suppress(OSError):
-                (folder / _LOCK).unlink()
-                folder.rmdir()
-
-
-def forget(destination: Path) -> None:
-    """Remove the ledger in `destination`, whose files are about to be others. To be called inside `alone`."""
-    for left in (destination / LEDGER_FOLDER).iterdir():
-        if left.name != _LOCK:
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def adopt(work: Path, destination: Path) -> None:

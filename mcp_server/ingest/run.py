@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
-import shutil
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,18 +13,20 @@ from mcp_server.config import root_of
 from mcp_server.encoders.base import ImageEncoder
 from mcp_server.errors import IngestError
 from mcp_server.ingest.catalog.write_catalog import CatalogReport
+from mcp_server.ingest.claim import alone
 from mcp_server.ingest.config_section import enter_section, sections_of, value_in, with_section
 from mcp_server.ingest.embed import embed
-from mcp_server.ingest.ledger import LEDGER_FOLDER, Counts, Ledger, adopt, alone, forget
-from mcp_server.ingest.own_metadata import OwnMetadata, enter_metadata
-from mcp_server.ingest.pictures.results import Unreadable
+from mcp_server.ingest.ledger import Ledger
+from mcp_server.ingest.own_metadata import enter_metadata
 from mcp_server.ingest.placing import absolute_model, check_place, collection_section
-from mcp_server.ingest.plan import Plan, make_plan
+from mcp_server.ingest.plan import make_plan
 from mcp_server.ingest.publish import missing, publish
-from mcp_server.ingest.scan import Closed, scan
+from mcp_server.ingest.replacing import finish_replacing, nothing_left, replaced
+from mcp_server.ingest.report import IngestReport, Times, nothing_readable, report_of, write_report
+from mcp_server.ingest.scan import scan
 from mcp_server.ingest.wishes import Options, Wishes, remembered
 from mcp_server.ingest.workers import Workers
-from mcp_server.ingest.write import put_in_place, writing
+from mcp_server.ingest.write import writing
 
 logger = logging.getLogger(__name__)
 
@@ -44,56 +41,6 @@ _AHEAD = 2
 """Batches decoded ahead of the model."""
 _FACTS_AT_ONCE = 500
 _SAMPLED = 100
-
-
-@dataclass
-class Times:
-    """Where the time went, in seconds.
-
-    Attributes:
-        total: from the first step to the last.
-        loading: until the model was there.
-        waiting: until decoded pictures were there.
-        model: in the image tower.
-        writing: in the ledger and in the files of the collection.
-        decoding: processor time of the decoding processes, which work beside all that.
-    """
-
-    total: float = 0.0
-    loading: float = 0.0
-    waiting: float = 0.0
-    model: float = 0.0
-    writing: float = 0.0
-    decoding: float = 0.0
-
-
-@dataclass(frozen=True)
-class IngestReport:
-    """What an ingest did.
-
-    Attributes:
-        counts: files by what became of them since the last run that ended. Moved ones are among the added and the removed.
-        pictures: how many the collection has now.
-        groups: how many groups they form.
-        failed: files that are not in it, with the reason, by path.
-        closed: folders that could not be read; what was known below them is kept.
-        embedded: pictures that went through the model in this run.
-        metadata: what became of the metadata file; None when there is none or nothing had to be read.
-        catalog: the fields one can filter on, and what could not become a field; None when nothing was written.
-        times: where the time went.
-        moved_from: where the folder was in the last run, if that was elsewhere.
-    """
-
-    counts: Counts
-    pictures: int
-    groups: int
-    failed: tuple[Unreadable, ...]
-    closed: tuple[Closed, ...]
-    embedded: int
-    metadata: OwnMetadata | None
-    catalog: CatalogReport | None
-    times: Times = field(default_factory=Times)
-    moved_from: Path | None = None
 
 
 def ingest_folder(
@@ -139,7 +86,7 @@ def ingest_folder(
     started = time.perf_counter()
     folder, destination, config_file = folder.absolute(), destination.absolute(), config_file.absolute()
     model = absolute_model(model)
-    _finish_replacing(destination)
+    finish_replacing(destination)
     check_place(destination, config_file, name, replace=replace, goes_on=True)
     base = (root or root_of(config_file)).absolute()
     values = collection_section(destination, base, model, original_base or str(folder))
@@ -153,13 +100,17 @@ def ingest_folder(
     if options.report is not None and (Path(options.report).is_dir() or not Path(options.report).absolute().parent.is_dir()):
         raise IngestError(f"Cannot write the report {options.report}: name a file in a folder that is there.")
     enter = partial(_enter_section, config_file, name, values)
+
+    def run(job: _Job) -> IngestReport:
+        return job.run(model, lambda: encoder or _load(model, device), progress)
+
     if replace and destination.exists():
         with writing(destination), alone(destination):
-            report = _replaced(destination, folder, model, options, lambda: encoder or _load(model, device), progress)
+            report = replaced(destination, folder, model, lambda ledger, work: run(_Job(ledger, folder, work, options, None)))
             enter(anew=True)
     else:
-        with _nothing_left(destination), writing(destination), Ledger.open(destination) as ledger:
-            report = _Job(ledger, folder, destination, options, enter).run(model, lambda: encoder or _load(model, device), progress)
+        with nothing_left(destination), writing(destination), Ledger.open(destination) as ledger:
+            report = run(_Job(ledger, folder, destination, options, enter))
             enter(anew=replace)
         if report.moved_from is not None and original_base is None:
             old = collection_section(destination, base, model, str(report.moved_from))
@@ -218,13 +169,13 @@ class _Job:
                 if self._enter is not None and files < todo and ledger.pictures() and time.monotonic() >= due:
                     due = self._publish_meanwhile(wishes)
         if not ledger.pictures():
-            raise _nothing(ledger, plan)
+            raise nothing_readable(ledger, plan)
         _bind(ledger, folder, model, None)
         if ledger.setting("dirty") or missing(self._work):
             self._publish(wishes)
         if self._options.report is not None:
-            _write_report(Path(self._options.report), ledger, plan)
-        report = _report(ledger, plan, embedded, metadata, self._catalog, self._times, moved_from)
+            write_report(Path(self._options.report), ledger, plan)
+        report = report_of(ledger, plan, embedded, metadata, self._catalog, self._times, moved_from)
         ledger.ended(wishes.options)
         return report
 
@@ -243,63 +194,6 @@ class _Job:
         except IngestError as error:
             logger.warning("ingest.not_published_yet reason=%s", error)
         return time.monotonic() + max(LOOK_EVERY_SECONDS, _LOOK_SHARE * (time.monotonic() - started))
-
-
-def _replaced(
-    destination: Path, folder: Path, model: str, options: Options, load: Callable[[], ImageEncoder], progress: Progress | None
-) -> IngestReport:
-    """Build the collection anew beside `destination`, which serves until then, and put it in its place."""
-    work = _aside(destination)
-    if work.exists():
-        with Ledger.open(work) as ledger:
-            same = (ledger.setting("folder"), ledger.setting("model")) in ((str(folder), model), (None, None))
-        if not same:  # left by a replacing run of something else
-            shutil.rmtree(work)
-    with _nothing_left(work), Ledger.open(work) as ledger:
-        report = _Job(ledger, folder, work, options, None).run(model, load, progress)
-        ledger.set("takes_over", 1)
-    _take_over(work, destination)
-    return report
-
-
-def _finish_replacing(destination: Path) -> None:
-    """Put in place what a run with `replace` had ready when it was cut short."""
-    work = _aside(destination)
-    if not work.exists() or not destination.exists():
-        return
-    with writing(destination), alone(destination):
-        if not Ledger.exists(work):  # it was moved; nothing else of worth is there
-            shutil.rmtree(work)
-            return
-        with Ledger.open(work) as ledger:
-            is_ready = bool(ledger.setting("takes_over"))
-        if is_ready:
-            _take_over(work, destination)
-
-
-def _take_over(work: Path, destination: Path) -> None:
-    """Put the collection in `work`, its ledger last, in the place of the one in `destination`. Can be done again if it was cut short."""
-    forget(destination)  # first of all: the old ledger must never stand beside the new files
-    put_in_place(work, destination)
-    adopt(work, destination)
-    shutil.rmtree(work)
-
-
-def _aside(destination: Path) -> Path:
-    return destination.parent / f".{destination.name}.replace"
-
-
-@contextmanager
-def _nothing_left(work: Path) -> Generator[None]:
-    """When the block fails before anything was embedded, leave `work` as if nothing had been tried."""
-    try:
-        yield
-    except BaseException:
-        if Ledger.exists(work) and not Ledger.has_begun(work):
-            shutil.rmtree(work / LEDGER_FOLDER, ignore_errors=True)
-        if work.is_dir() and not any(work.iterdir()):
-            work.rmdir()
-        raise
 
 
 def _check_same(ledger: Ledger, folder: Path, model: str) -> Path | None:
@@ -373,51 +267,3 @@ def _follow(config_file: Path, name: str, old: str, new: str) -> None:
     """Let the configuration follow a folder that moved, unless it says something else of it."""
     if value_in(config_file, name, "OriginalMediaURL") == old:
         enter_section(config_file, name, {"OriginalMediaURL": new})
-
-
-def _nothing(ledger: Ledger, plan: Plan) -> IngestError:
-    failed = [*plan.unnamed, *(Unreadable(line.source, line.reason or "") for line in ledger.report(lambda status: status == "failed"))]
-    if not failed:
-        return IngestError("No picture is left in the folder, so there is no collection to write. The one that was there stays as it is.")
-    return IngestError(f"None of the {plan.files} files can be read; the first, {failed[0].source}: {failed[0].reason}.")
-
-
-def _report(
-    ledger: Ledger,
-    plan: Plan,
-    embedded: int,
-    metadata: OwnMetadata | None,
-    catalog: CatalogReport | None,
-    times: Times,
-    moved_from: Path | None,
-) -> IngestReport:
-    failed = [Unreadable(line.source, line.reason or "") for line in ledger.report(lambda status: status == "failed")]
-    counts = ledger.counts()
-    return IngestReport(
-        counts=dataclasses.replace(counts, failed=counts.failed + len(plan.unnamed)),
-        pictures=ledger.pictures(),
-        groups=int(ledger.database.execute("SELECT count(DISTINCT member_of) FROM files").fetchone()[0]),
-        failed=tuple(sorted([*plan.unnamed, *failed], key=lambda one: one.source)),
-        closed=plan.closed,
-        embedded=embedded,
-        metadata=metadata,
-        catalog=catalog,
-        times=times,
-        moved_from=moved_from,
-    )
-
-
-def _write_report(file: Path, ledger: Ledger, plan: Plan) -> None:
-    """Write one JSON object a line: the summary, then each file."""
-    counts = ledger.counts()
-    summary = {**asdict(counts), "failed": counts.failed + len(plan.unnamed), "pictures": ledger.pictures()}
-    with file.open("w", encoding="utf-8") as opened:
-        opened.write(json.dumps({"summary": summary}) + "\n")
-        for one in plan.closed:
-            opened.write(json.dumps({"folder": one.prefix, "status": "unreadable", "reason": one.reason}, ensure_ascii=False) + "\n")
-        for failed in plan.unnamed:
-            opened.write(json.dumps({"file": failed.source, "status": "failed", "reason": failed.reason}, ensure_ascii=False) + "\n")
-        for line in ledger.report():
-            told = {"file": line.source, "status": line.status, "id": line.id, "reason": line.reason, "notes": line.notes}
-            told |= {"moved_from": line.moved_from}
-            opened.write(json.dumps({key: value for key, value in told.items() if value}, ensure_ascii=False) + "\n")

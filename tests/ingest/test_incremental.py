@@ -30,7 +30,8 @@ from mcp_server.ingest.imports.run import import_vectors
 from mcp_server.ingest.ledger import Ledger
 from mcp_server.ingest.pictures.results import Unreadable
 from mcp_server.ingest.plan import make_plan
-from mcp_server.ingest.run import IngestReport, ingest_folder
+from mcp_server.ingest.report import IngestReport
+from mcp_server.ingest.run import ingest_folder
 from mcp_server.ingest.scan import Closed, scan
 from mcp_server.ingest.wishes import Options
 from mcp_server.ingest.write_archives import write_embeddings

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from mcp_server.config import load_settings
 from mcp_server.errors import ConfigError, IngestError
 from mcp_server.indexes.embeddings import load_embeddings
-from mcp_server.ingest.run import IngestReport, ingest_folder
+from mcp_server.ingest.report import IngestReport
+from mcp_server.ingest.run import ingest_folder
 from mcp_server.ingest.wishes import Options
 from mcp_server.ingest.write_archives import stored_dtype, thumbnail_name, write_embeddings
 from mcp_server.stores.catalog import Catalog

@@ -17,12 +17,12 @@ from mcp_server.errors import IngestError
 from mcp_server.ingest.catalog.fields import Field, TagKind
 from mcp_server.ingest.catalog.stage import Remark
 from mcp_server.ingest.catalog.write_catalog import CatalogReport, write_catalog
+from mcp_server.ingest.claim import alone, forget
 from mcp_server.ingest.config_section import enter_section, with_section
 from mcp_server.ingest.imports.blocks import CheckedVectors
 from mcp_server.ingest.imports.exquisitor_json import find_exquisitor, read_exquisitor_json
 from mcp_server.ingest.imports.items import Links, OrderedItems, check_counts, tables_of
 from mcp_server.ingest.imports.vectors import VectorSource, open_vectors
-from mcp_server.ingest.ledger import alone, forget
 from mcp_server.ingest.placing import absolute_model, check_place, collection_section
 from mcp_server.ingest.write import CATALOG_FILE, EMBEDDINGS_FILE, put_in_place, staging_folder, writing
 from mcp_server.ingest.write_archives import write_embeddings
