@@ -15,7 +15,8 @@ from mcp_server.ingest.catalog.fields import storable
 from mcp_server.ingest.catalog.write_catalog import OTHER, MediaRow
 from mcp_server.ingest.imports.parquet import count_rows, write_rest
 from mcp_server.ingest.imports.vectors import VectorSource, in_numeric_order, metadata_parts, number_of
-from mcp_server.ingest.tables.read import BadLines, read_table
+from mcp_server.ingest.tables.read import read_table
+from mcp_server.ingest.tables.rows import BadLines
 
 SOURCE_KEYS = ("image_path", "path", "file", "filename", "uri", "url", "source", "key")
 """Columns that may say where an item's picture is; the first one a row has counts and does not become a field. Letter case is ignored."""

@@ -11,7 +11,8 @@ from typing import Any, cast
 
 from mcp_server.errors import IngestError, clipped
 from mcp_server.ingest.catalog.fields import storable
-from mcp_server.ingest.tables.read import BadLines, Row, read_table
+from mcp_server.ingest.tables.read import read_table
+from mcp_server.ingest.tables.rows import BadLines, Row
 
 FILE_KEYS = ("file", "path", "filename", "image", "file_name", "filepath", "file_path", "image_path", "image_file", "source")
 """The keys that may name a row's picture, letter case ignored; the first one a row has counts, and does not become a field."""

@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 
 from mcp_server.errors import IngestError, clipped
 from mcp_server.ingest.catalog.fields import INT64
-from mcp_server.ingest.tables.read import BadLines, Row
+from mcp_server.ingest.tables.rows import BadLines, Row
 
 _DELIMITERS = ",;\t|"
 _SAMPLE_ROWS = 50

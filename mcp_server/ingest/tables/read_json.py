@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from mcp_server.errors import IngestError, clipped
-from mcp_server.ingest.tables.read import BadLines, Row, read_lines
+from mcp_server.ingest.tables.rows import BadLines, Row, read_lines
 
 _CHUNK = 1 << 16
 _LONGEST_VALUE = 1 << 26

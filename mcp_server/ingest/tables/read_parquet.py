@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from mcp_server.errors import IngestError, clipped
-from mcp_server.ingest.tables.read import BadLines, Row
+from mcp_server.ingest.tables.rows import BadLines, Row
 
 _ROWS_AT_ONCE = 1_024
 

@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_server.errors import IngestError
-from mcp_server.ingest.tables.read import BAD_LINES_KEPT, BadLines, read_table
+from mcp_server.ingest.tables.read import read_table
+from mcp_server.ingest.tables.rows import BAD_LINES_KEPT, BadLines
 
 
 def write(file: Path, text: str | bytes) -> Path:
