@@ -72,7 +72,10 @@ def publish(ledger: Ledger, destination: Path, wishes: Wishes, *, final: bool = 
 
 
 def _has_news(ledger: Ledger, destination: Path) -> bool:
-    return not (destination / EMBEDDINGS_FILE).exists() or ledger.database.execute("SELECT 1 FROM pending LIMIT 1").fetchone() is not None
+    return (
+        not zipfile.is_zipfile(destination / EMBEDDINGS_FILE)
+        or ledger.database.execute("SELECT 1 FROM pending LIMIT 1").fetchone() is not None
+    )
 
 
 def _vectors(ledger: Ledger, destination: Path, staging: Path) -> RowFile:
@@ -80,9 +83,12 @@ def _vectors(ledger: Ledger, destination: Path, staging: Path) -> RowFile:
     count, width = int(ledger.setting("rows", 0)), int(ledger.setting("width"))
     file = destination / EMBEDDINGS_FILE
     try:
-        if file.exists() and fingerprint_of(file) not in (ledger.setting("embeddings"), ledger.setting("next_embeddings")):
-            raise IngestError(f"{file} is not what the last ingest wrote. Use --replace to build the collection anew.")
-        old = find_array(file) if file.exists() else None
+        old = find_array(file) if zipfile.is_zipfile(file) else None
+        if old is not None:
+            fingerprint = fingerprint_of(file)
+            if fingerprint not in (ledger.setting("embeddings"), ledger.setting("next_embeddings")):
+                raise IngestError(f"{file} is not what the last ingest wrote. Use --replace to build the collection anew.")
+            ledger.set("embeddings", fingerprint)
         halved = old is not None and old.dtype == np.float16
         rows = RowFile(staging / "vectors", count, width, np.float16 if halved else stored_dtype(count))
         for start, block in read_blocks(old) if old is not None else ():
@@ -99,7 +105,7 @@ def _thumbnails(ledger: Ledger, destination: Path, staging: Path, *, has_news: b
     current = destination / THUMBNAILS_FILE
     pictures = 'FROM files f LEFT JOIN pending p ON p.id = f.id WHERE f."row" IS NOT NULL ORDER BY f.id'
     with ExitStack() as stack:
-        old = stack.enter_context(zipfile.ZipFile(current)) if current.exists() else None
+        old = stack.enter_context(zipfile.ZipFile(current)) if zipfile.is_zipfile(current) else None
         known = old.NameToInfo if old is not None else {}
         if old is not None and not has_news and known.keys() == {thumbnail_name(source) for (source,) in ledger.database.execute(_SOURCES)}:
             return

@@ -321,6 +321,11 @@ def test_files_that_were_deleted_are_made_again(pictures: Path) -> None:
     assert {source: vector.tolist() for source, vector in vectors(folder).items()}.keys() == ids(folder).keys()
     assert fingerprint(folder)["thumbnails.zip"] == before["thumbnails.zip"]
     assert encoder.seen <= 12
+    for name in ("embeddings.zarr.zip", "thumbnails.zip"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:200])
+    assert ingest(pictures).pictures == 12
+    assert len(vectors(folder)) == 12
+    assert fingerprint(folder)["thumbnails.zip"] == before["thumbnails.zip"]
 
 
 def test_two_at_once_are_refused_whatever_they_want(pictures: Path) -> None:
