@@ -22,14 +22,14 @@ MODEL = Path(__file__).resolve().parents[2] / "data" / "demo" / "model"
 
 
 def draw(folder: Path, count: int) -> None:
-    """Write `count` different JPEG files of 480 x 360, 500 to a folder."""
+    """Write `count` different JPEG files of 240 x 180, 500 to a folder."""
 
     def one(number: int) -> None:
         rng = np.random.default_rng(number)
         small = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
         file = folder / f"{number // 500:03}" / f"{number:06}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
-        small.resize((480, 360), Image.Resampling.BICUBIC).save(file, quality=85)
+        small.resize((240, 180), Image.Resampling.BICUBIC).save(file, quality=85)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(one, range(count)))
