@@ -156,9 +156,12 @@ def index_check(options: argparse.Namespace) -> int:
 @contextmanager
 def _bar(unit: str) -> Generator[Callable[[int, int], None]]:
     """Show a bar on a terminal while the block runs; yield what moves it, called with how many are done and how many there are."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
     from tqdm import tqdm
 
-    with tqdm(unit=f" {unit}", file=sys.stderr, disable=None) as bar:
+    with tqdm(unit=f" {unit}", file=sys.stderr) as bar:
 
         def move(done: int, total: int) -> None:
             bar.total = total

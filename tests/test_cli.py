@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -208,3 +210,21 @@ def test_ingest_says_what_became_of_each_file(capsys: pytest.CaptureFixture[str]
     for wrong, word in ((["--near", "2"], "--near"), (["--types", "a=b"], "text"), (["--group-by", "("], "group-by")):
         status, _, err = run(capsys, [*command, *wrong])
         assert (status, word in err) == (2, True), err
+
+
+def test_an_ingest_without_news_loads_no_heavy_library(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.new("RGB", (80, 60), "red").save(pictures / "red.png")
+    command = ["ingest", str(pictures), "--name", "mine", "--model", MODEL, "--config", str(tmp_path / "config.ini")]
+    assert run(capsys, command)[0] == 0
+    code = f"""
+import sys
+from mcp_server.cli import main
+assert main({command!r}) == 0
+heavy = [name for name in ("numpy", "PIL", "torch", "zarr", "pyarrow", "faiss", "mcp") if name in sys.modules]
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "unchanged 1" in done.stdout

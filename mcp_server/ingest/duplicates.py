@@ -13,9 +13,6 @@ from mcp_server.ingest.row_file import RowFile
 
 logger = logging.getLogger(__name__)
 
-NEAR = 0.97
-"""Cosine from which pictures count as nearly the same unless the user says otherwise."""
-
 _EXACT_ONLY = -1.0
 
 

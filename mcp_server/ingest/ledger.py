@@ -9,15 +9,16 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from mcp_server.errors import IngestError
 from mcp_server.ingest.catalog.fields import storable
 from mcp_server.ingest.claim import LEDGER_FOLDER, alone
 from mcp_server.ingest.pictures.results import Facts, Picture, Unreadable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _FORMAT = 1
 _FILE = "ledger.db"
@@ -219,7 +220,7 @@ class Ledger:
         ).fetchone()
         self._free(old_row)
         row = self._new_row()
-        data = np.ascontiguousarray(vector, dtype="<f4").tobytes()
+        data = vector.astype("<f4").tobytes()
         self.database.execute(
             "INSERT OR REPLACE INTO pending VALUES (?, ?, ?, ?, ?)", (media_id, row, data, picture.thumbnail, picture.sha256)
         )

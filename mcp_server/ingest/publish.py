@@ -191,11 +191,3 @@ def _groups(ledger: Ledger) -> Iterator[MediaRow]:
     )
     for media_id, name in rows:
         yield MediaRow(media_id, name, OTHER)
-
-
-def missing(destination: Path) -> list[str]:
-    """Return which of the three files are not there, or not whole."""
-    archives = (EMBEDDINGS_FILE, THUMBNAILS_FILE)
-    return [name for name in archives if not zipfile.is_zipfile(destination / name)] + (
-        [] if (destination / CATALOG_FILE).exists() else [CATALOG_FILE]
-    )

@@ -6,14 +6,17 @@ import dataclasses
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mcp_server.errors import IngestError
-from mcp_server.ingest.catalog.write_catalog import CatalogReport
 from mcp_server.ingest.ledger import Counts, Ledger
 from mcp_server.ingest.own_metadata import OwnMetadata
 from mcp_server.ingest.pictures.results import Unreadable
 from mcp_server.ingest.plan import Plan
 from mcp_server.ingest.scan import Closed
+
+if TYPE_CHECKING:
+    from mcp_server.ingest.catalog.write_catalog import CatalogReport
 
 
 @dataclass

@@ -1,4 +1,7 @@
-"""Turns a folder of pictures into a collection, and keeps it so: scan, plan, decode, embed, publish. `ingest_folder` is the whole walk."""
+"""Turns a folder of pictures into a collection, and keeps it so: scan, plan, decode, embed, publish. `ingest_folder` is the whole walk.
+
+What only a run with news needs is imported there: one without takes a moment.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +11,25 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mcp_server.config import root_of
-from mcp_server.encoders.base import ImageEncoder
 from mcp_server.errors import IngestError
-from mcp_server.ingest.catalog.write_catalog import CatalogReport
 from mcp_server.ingest.claim import alone
 from mcp_server.ingest.config_section import enter_section, sections_of, value_in, with_section
-from mcp_server.ingest.embed import embed
 from mcp_server.ingest.ledger import Ledger
 from mcp_server.ingest.own_metadata import enter_metadata
 from mcp_server.ingest.placing import absolute_model, check_place, collection_section
 from mcp_server.ingest.plan import make_plan
-from mcp_server.ingest.publish import missing, publish
 from mcp_server.ingest.replacing import finish_replacing, nothing_left, replaced
 from mcp_server.ingest.report import IngestReport, Times, nothing_readable, report_of, write_report
 from mcp_server.ingest.scan import scan
 from mcp_server.ingest.wishes import Options, Wishes, remembered
-from mcp_server.ingest.workers import Workers
-from mcp_server.ingest.write import writing
+from mcp_server.ingest.write import missing, writing
+
+if TYPE_CHECKING:
+    from mcp_server.encoders.base import ImageEncoder
+    from mcp_server.ingest.catalog.write_catalog import CatalogReport
 
 logger = logging.getLogger(__name__)
 
@@ -180,6 +183,8 @@ class _Job:
         return report
 
     def _publish(self, wishes: Wishes, *, final: bool = True) -> None:
+        from mcp_server.ingest.publish import publish
+
         started = time.perf_counter()
         self._catalog = publish(self._ledger, self._work, wishes, final=final)
         if self._enter is not None:
@@ -235,6 +240,8 @@ def _read_facts(ledger: Ledger, folder: Path, times: Times) -> None:
     """Read again the facts of files that changed, but perhaps not in their bytes."""
     if not ledger.count(2):
         return
+    from mcp_server.ingest.workers import Workers
+
     with Workers(folder, None) as workers:
         facts = workers.examine(ledger.tasks(2))
         while many := list(islice(facts, _FACTS_AT_ONCE)):
@@ -244,6 +251,9 @@ def _read_facts(ledger: Ledger, folder: Path, times: Times) -> None:
 
 def _embed(ledger: Ledger, folder: Path, encoder: ImageEncoder, times: Times) -> Iterator[tuple[int, int]]:
     """Decode, embed and enter all that is to be; yield after each batch how many files are done, and how many pictures it had."""
+    from mcp_server.ingest.embed import embed
+    from mcp_server.ingest.workers import Workers
+
     files = 0
     with Workers(folder, encoder.sizing) as workers:
         for batch in embed(workers.decode(ledger.tasks(1), _AHEAD * encoder.batch), encoder):

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from mcp_server.errors import IngestError
 from mcp_server.ingest.catalog.fields import TagKind, parse_types
-from mcp_server.ingest.duplicates import NEAR
 from mcp_server.ingest.grouping import Grouping, parse_grouping
 from mcp_server.ingest.ledger import Ledger
+
+NEAR = 0.97
+"""Cosine from which pictures count as nearly the same unless the user says otherwise."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
+import zipfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +70,14 @@ def move_into(staging: Path, destination: Path) -> None:
     for name in names:
         (staging / name).replace(destination / name)
     to_disk(destination)
+
+
+def missing(destination: Path) -> list[str]:
+    """Return which of the three files are not there, or not whole."""
+    archives = (EMBEDDINGS_FILE, THUMBNAILS_FILE)
+    return [name for name in archives if not zipfile.is_zipfile(destination / name)] + (
+        [] if (destination / CATALOG_FILE).exists() else [CATALOG_FILE]
+    )
 
 
 @contextmanager
