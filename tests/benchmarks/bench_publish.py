@@ -89,7 +89,7 @@ def main() -> None:
                 fill(ledger, first, count, options.width)
                 started = time.perf_counter()
                 publish(ledger, destination, Wishes(near=options.near))
-                ledger.ended()
+                ledger.ended("{}")
                 print(
                     f"{first + count:>9,} pictures published in {time.perf_counter() - started:.1f} s, peak {peak_mib():.0f} MiB",
                     flush=True,
