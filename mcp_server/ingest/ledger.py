@@ -134,7 +134,7 @@ class Ledger:
             self.database.executescript(script.replace("CREATE TABLE settings", "BEGIN;\nCREATE TABLE settings", 1) + "\nCOMMIT;")
         self.database.execute("PRAGMA journal_mode = WAL")
         self.database.execute("PRAGMA synchronous = NORMAL")
-        self.database.execute("PRAGMA cache_size = -32768")
+        self.database.execute("PRAGMA cache_size = -8192")
         found = self.setting("format", _FORMAT)
         if found != _FORMAT:
             raise IngestError(f"The ledger in {self.folder} is of version {found}, this program writes {_FORMAT}. Use --replace.")

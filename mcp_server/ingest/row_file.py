@@ -35,7 +35,7 @@ class RowFile:
     def put(self, start: int, rows: Rows) -> None:
         """Write `rows`, (n, width) of either float type, from row `start` on."""
         self._file.seek(start * self._bytes)
-        self._file.write(np.ascontiguousarray(rows, dtype=self.dtype).tobytes())
+        self._file.write(np.ascontiguousarray(rows, dtype=self.dtype).data)
 
     def blocks(self, size: int) -> Iterator[Rows]:
         """Yield all rows in blocks of `size`, as stored; the last may be shorter."""

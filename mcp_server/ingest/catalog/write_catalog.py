@@ -38,11 +38,11 @@ _SET_UP = """
 PRAGMA main.page_size = 4096;
 PRAGMA main.journal_mode = OFF;
 PRAGMA main.synchronous = OFF;
-PRAGMA main.cache_size = -65536;
+PRAGMA main.cache_size = -16384;
 PRAGMA main.locking_mode = EXCLUSIVE;
 PRAGMA stage.journal_mode = OFF;
 PRAGMA stage.synchronous = OFF;
-PRAGMA stage.cache_size = -32768;
+PRAGMA stage.cache_size = -16384;
 PRAGMA stage.locking_mode = EXCLUSIVE;
 """
 
