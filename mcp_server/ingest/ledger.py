@@ -193,9 +193,9 @@ class Ledger:
         with self.transaction():
             for picture, vector in zip(pictures, vectors, strict=True):
                 self._enter(picture, vector)
+                self.set("dirty", 1)
             for one in failed:
                 self._fail(one)
-            self.set("dirty", 1)
 
     def commit_facts(self, facts: Iterable[Facts | Unreadable]) -> None:
         """Enter facts that were read again. A file whose bytes are others now is to be embedded."""
@@ -205,14 +205,16 @@ class Ledger:
                     if not one.again or not self._has_vector(one.source):  # else what is known of it stays until the next try
                         self._fail(one)
                     continue
-                known = self.database.execute("SELECT sha256 FROM files WHERE source = ?", (one.source,)).fetchone()[0]
+                known, before = self.database.execute("SELECT sha256, facts FROM files WHERE source = ?", (one.source,)).fetchone()
                 if known != one.sha256:
                     self.database.execute("UPDATE files SET todo = 1 WHERE source = ?", (one.source,))
                     continue
+                facts_now = compact(one.facts)
                 self.database.execute(
-                    "UPDATE files SET todo = 0, facts = ?, notes = ? WHERE source = ?", (compact(one.facts), compact(one.notes), one.source)
+                    "UPDATE files SET todo = 0, facts = ?, notes = ? WHERE source = ?", (facts_now, compact(one.notes), one.source)
                 )
-            self.set("dirty", 1)
+                if facts_now != before:
+                    self.set("dirty", 1)
 
     def _enter(self, picture: Picture, vector: NDArray[np.float32]) -> None:
         media_id, old_row, status = self.database.execute(
@@ -239,6 +241,9 @@ class Ledger:
         )
 
     def _fail(self, one: Unreadable) -> None:
+        """Enter that `one` cannot be read; the collection changes only if it had a vector."""
+        if self._has_vector(one.source):
+            self.set("dirty", 1)
         media_id, old_row = self.database.execute('SELECT id, "row" FROM files WHERE source = ?', (one.source,)).fetchone()
         self._free(old_row)
         self.database.execute("DELETE FROM pending WHERE id = ?", (media_id,))

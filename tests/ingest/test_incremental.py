@@ -389,6 +389,18 @@ def test_a_reason_that_may_pass_is_tried_again_and_costs_no_vector(pictures: Pat
     assert (report.pictures, report.failed, encoder.seen) == (13, (), 1)
 
 
+def test_trying_again_in_vain_rewrites_nothing(pictures: Path) -> None:
+    (pictures / "broken.png").write_text("no picture")
+    ingest(pictures)
+    folder = pictures.parent / "data/toys"
+    before = stamps(folder)
+    with Ledger.open(folder) as ledger:
+        ledger.database.execute("UPDATE files SET again = 1 WHERE source = 'broken.png'")
+    report = ingest(pictures)
+    assert (report.counts.failed, report.catalog) == (1, None)
+    assert stamps(folder) == before
+
+
 def test_metadata_that_was_away_for_a_run_is_matched_with_what_came_meanwhile(pictures: Path) -> None:
     file = write_rows(pictures.parent / "m.jsonl", [{"file": "late.png", "mood": "calm"}, {"file": "disc.png", "mood": "loud"}])
     ingest(pictures, metadata=str(file))
