@@ -27,7 +27,7 @@ async def main() -> None:
     async with Client(SERVER) as client:
         tools = [tool.name for tool in (await client.list_tools()).tools]
         print("tools:", ", ".join(tools))
-        assert tools == ["clip_search", "describe_filters"]
+        assert tools == ["clip_search", "describe_filters", "view_media", "update_session"]
 
         first = await ask(client, "clip_search", text="a red apple", n=5)
         for hit in first["hits"]:

@@ -29,7 +29,7 @@ def ingest(pictures: Path, config: Path) -> str:
 
 async def search(client: Client, **arguments: Any) -> dict[str, Any]:
     """Call `clip_search` and return its answer."""
-    result = await client.call_tool("clip_search", arguments)
+    result = await client.call_tool("clip_search", {**arguments, "detail": "full"})
     assert not result.is_error, result.content
     assert result.structured_content is not None
     return result.structured_content

@@ -1,4 +1,4 @@
-"""The commands: serve, search, filters, doctor, and those of `cli_collections` that make collections.
+"""The commands: serve, search, filters, doctor; `cli_collections` makes collections, `cli_sessions` hands over what was found.
 
 Exit status 0: fine, 1: failed, 2: bad configuration, files or arguments.
 """
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_server import __version__
 from mcp_server.cli_collections import add_collection_commands
+from mcp_server.cli_sessions import add_session_commands
 from mcp_server.config import Settings, load_settings
 from mcp_server.errors import CallerError, CollectionError, ConfigError, IngestError, ModelUnavailableError, SearchServerError
 from mcp_server.logs import log_to_stderr
@@ -60,7 +61,7 @@ def serve(options: argparse.Namespace) -> int:
 
     sys.setswitchinterval(SWITCH_SECONDS)
     engine = open_engine(settings)
-    server = build_server(engine, log_level=settings.log_level)
+    server = build_server(engine, log_level=settings.log_level, list_sessions=not options.http)
     if options.http:
         from mcp_server.protocol.http import serve_http
 
@@ -84,13 +85,13 @@ def search(options: argparse.Namespace) -> int:
     )
     with closing(_engine(options)) as engine:
         outcome = engine.search(request, waiting=_say_waiting)
-        answer = search_answer(outcome, engine.shelf.collection(outcome.collection).media, request.detail).body
+        answer = search_answer(outcome, request).body
     if options.json:
         print(json.dumps(answer, ensure_ascii=False))
         return 0
-    for place, hit in enumerate(answer["hits"], start=1):
-        print(f"{place:>3}  {hit['score']:.4f}  id {hit['id']:<8} {hit.get('title', '')}  {hit.get('uri', '')}".rstrip())
-        for name, values in hit.get("tags", {}).items():
+    for place, hit in enumerate(outcome.hits, start=1):
+        print(f"{place:>3}  {hit.score:.4f}  {hit.rel or '':<6}  id {hit.item.id:<8} {hit.item.title}  {hit.item.uri}".rstrip())
+        for name, values in hit.item.tags.items():
             print(f"                  {name}: {', '.join(str(value) for value in values)}")
     shown = f"{answer['returned']} of {answer['matching']:,} items in {answer['collection']}"
     print(f"{shown}, filters: {answer['filters']}" if request.filters is not None else shown)
@@ -107,7 +108,7 @@ def filters(options: argparse.Namespace) -> int:
     names = ("collection", "field", "match", "n", "offset", "filters")
     question = filter_question({name: getattr(options, name) for name in names})
     with closing(_engine(options)) as engine:
-        answer = filter_answer(engine.shelf, question).body
+        answer = filter_answer(engine, question, _say_waiting).body
     if options.json:
         print(json.dumps(answer, ensure_ascii=False))
     else:
@@ -208,4 +209,5 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(command=doctor)
 
     add_collection_commands(commands, common)
+    add_session_commands(commands, common)
     return parser

@@ -7,7 +7,9 @@ SearchServerError
 │   ├── FilterError            the filter cannot be read
 │   │   ├── UnknownFieldError
 │   │   └── UnknownValueError
-│   └── UnknownSessionError    the handle is unknown or expired
+│   ├── UnknownSessionError    the handle is unknown or expired
+│   ├── UnknownMediaError      the collection has no such media
+│   └── PictureUnavailableError  there is such a medium, but no picture of it can be read
 ├── EncoderError           the model cannot answer; the caller's arguments are fine
 │   ├── ModelLoadingError      not yet: it is still loading
 │   └── ModelUnavailableError  it cannot be had on this server: download, cache, device
@@ -65,6 +67,14 @@ class UnknownValueError(FilterError):
 
 class UnknownSessionError(CallerError):
     """The session handle is unknown or has expired."""
+
+
+class UnknownMediaError(CallerError):
+    """The collection has no media of these ids."""
+
+
+class PictureUnavailableError(CallerError):
+    """The medium is known, but its picture cannot be had: none stored, not readable, not reachable."""
 
 
 class EncoderError(SearchServerError):

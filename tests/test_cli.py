@@ -134,7 +134,9 @@ def test_ingest_makes_a_folder_searchable_with_one_command(capsys: pytest.Captur
     assert "added 3, unchanged 0, changed 0, removed 0, failed 1" in out
     assert "collection mine: 3 pictures" in out
     assert "not read: broken.jpg" in out
-    status, out, _ = run(capsys, ["search", "green", "--config", str(config), "--filters", '{"year": {"gte": 2021}}', "--json"])
+    status, out, _ = run(
+        capsys, ["search", "green", "--config", str(config), "--filters", '{"year": {"gte": 2021}}', "--json", "--detail", "full"]
+    )
     assert status == 0
     assert {hit["uri"] for hit in json.loads(out)["hits"]} == {"green.png", "blue.png"}
     status, out, _ = run(capsys, [*command, "--config", str(config)])

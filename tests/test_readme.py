@@ -36,9 +36,9 @@ def test_every_verb_argument_setting_and_reason_is_in_the_readme(readme: str, ca
         main(["--help"])
     verbs = re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE)
     assert {"serve", "search", "filters", "doctor", "ingest"} <= set(verbs)
-    arguments = [*schemas.CLIP_SEARCH_INPUT["properties"], *schemas.DESCRIBE_FILTERS_INPUT["properties"]]
+    arguments = [name for schema in schemas.INPUTS.values() for name in schema["properties"]]
     keys = [key for group in (config._DEFAULT_KEYS, config._COLLECTION_KEYS, *config._SECTION_KEYS.values()) for key in group]  # pyright: ignore[reportPrivateUsage]
-    reasons = ["exhausted", "all_seen", "filters_match_only_"]
+    reasons = ["exhausted", "all_seen", "filters_match_only_", "below_min_score", "groups_full"]
     for word in [*verbs, *arguments, *(key for key in keys if key != "Reload"), *reasons]:
         assert re.search(rf"`[^`]*\b{word}", readme), word
 

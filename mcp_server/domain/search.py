@@ -13,6 +13,8 @@ from mcp_server.domain.ids import MediaId
 
 Repeats = Literal["skip", "query", "allow"]
 Detail = Literal["ids", "concise", "full"]
+Rel = Literal["strong", "fair", "weak"]
+"""How a score stands against what unrelated queries reach in the same collection."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,25 @@ class EncodedText:
 
 
 @dataclass(frozen=True)
-class SearchRequest:
-    """One search, already checked for form."""
+class WeightedText:
+    """One description and how much it counts; a negative weight leads away from it."""
 
     text: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """One search, already checked for form. At least one of `texts` and `like` is there, unless only `page` is asked for.
+
+    Attributes:
+        like: media whose stored vectors join the query; neither they nor those of `unlike` are returned.
+        max_per_group: how many members of one group may be shown, earlier answers of the session counted.
+        min_score: hits with a lower score are neither shown nor marked.
+        page: which answer of the session this is to be. One that was given already is given again as it was.
+    """
+
+    texts: tuple[WeightedText, ...] = ()
     collection: str | None = None
     n: int = 10
     filters: Filter | None = None
@@ -59,6 +76,11 @@ class SearchRequest:
     excluded: tuple[MediaId, ...] = ()
     excluded_groups: tuple[MediaId, ...] = ()
     detail: Detail = "concise"
+    like: tuple[MediaId, ...] = ()
+    unlike: tuple[MediaId, ...] = ()
+    max_per_group: int | None = None
+    min_score: float | None = None
+    page: int | None = None
 
 
 @dataclass(frozen=True)
@@ -76,19 +98,39 @@ class Item:
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer: an item and its cosine to the query, float32, never NaN."""
+    """One answer: an item and its cosine to the query, float32, never NaN.
+
+    Attributes:
+        rel: None while the collection's scale is not known, and for queries of negative texts alone.
+        match: the model's own probability that words and picture belong together; None for models that give none.
+        thumbnail_url, original_url: web addresses, at detail "full" and where there are any.
+    """
 
     item: Item
     score: float
+    rel: Rel | None = None
+    match: float | None = None
+    thumbnail_url: str | None = None
+    original_url: str | None = None
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Where the scores of an answer fall most: after the hit of rank `after` (from 1), by `by`."""
+
+    after: int
+    by: float
 
 
 @dataclass(frozen=True)
 class HiddenCounts:
-    """Indexed items left out of an answer, each counted once: as filtered, else as seen, else as excluded."""
+    """Indexed items left out of an answer, each counted once: as filtered, else as seen, else as excluded, else for its group."""
 
     seen: int = 0
     excluded: int = 0
     filtered: int = 0
+    in_full_groups: int = 0
+    """Items whose group has been shown as often as `max_per_group` allows, before this answer."""
     best_hidden_score: float | None = None
     """Best cosine among the items that pass the filters but were skipped as seen or excluded; None when there are none."""
 
@@ -110,3 +152,6 @@ class SearchOutcome:
     approximation: str | None = None
     short_reason: str | None = None
     warnings: tuple[str, ...] = ()
+    page: int = 0
+    """Which answer of the session this is, from 1."""
+    largest_drop: Drop | None = None

@@ -77,7 +77,7 @@ class BackgroundText:
             patience_seconds: how long a call waits for the model before it raises `ModelLoadingError`; inf waits to the end.
         """
         self._load = load
-        self._model = model
+        self._model = self.model = model
         self._width = width
         self._patience = patience_seconds
         self._lock = threading.Lock()
@@ -103,6 +103,14 @@ class BackgroundText:
     def width(self) -> int:
         """D; waits for the model, like `encode_text`, only if it was not known before."""
         return self._width if self._width is not None else self._ready().width
+
+    @property
+    def logits(self) -> tuple[float, float] | None:
+        """Scale and bias that make a cosine the logit of a match; None for models without a bias, and before the model is loaded."""
+        with self._lock:
+            encoder = self._attempt.result() if self._attempt is not None and self._state() == "ready" else None
+        scale, bias = getattr(encoder, "logit_scale", None), getattr(encoder, "logit_bias", None)
+        return None if scale is None or bias is None else (scale, bias)
 
     def start(self) -> None:
         """Begin loading unless it has begun. Returns at once; a failure shows in `state`, in the log, and in the next call."""

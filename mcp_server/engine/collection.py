@@ -5,9 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mcp_server.encoders.loading import BackgroundText
+from mcp_server.engine.query_vectors import sample_of
+from mcp_server.engine.relevance import BackgroundRelevance, Relevance, Scale, measure
 from mcp_server.indexes.base import Index
 from mcp_server.stores.audit import AuditLog
 from mcp_server.stores.catalog import Catalog
@@ -25,6 +31,14 @@ class Media:
     originals: PictureStore
 
 
+@dataclass(frozen=True)
+class ScaleFile:
+    """Where the scale of relevance of a collection is kept: reads it if it fits, and writes it."""
+
+    read: Callable[[], dict[str, Any] | None]
+    write: Callable[[dict[str, Any]], None]
+
+
 class Collection:
     """A named collection. Safe to use from several threads."""
 
@@ -37,6 +51,7 @@ class Collection:
         load_index: Callable[[], Index],
         encoder: BackgroundText,
         media: Media,
+        scale_file: ScaleFile | None = None,
         audit: AuditLog | None = None,
     ) -> None:
         self.name = name
@@ -48,6 +63,36 @@ class Collection:
         self._load_index = load_index
         self._index: Index | None = None
         self._lock = threading.Lock()
+        self._sample: NDArray[np.float32] | None = None
+        self._kept = scale_file or ScaleFile(lambda: None, lambda _: None)
+        self._relevance = BackgroundRelevance(name, self._kept.read, self._kept.write)
+
+    def relevance(self) -> Relevance | None:
+        """Return the scale that hits are judged by, None while it is not known; measuring it begins in the background if need be.
+
+        Raises what `index` raises.
+        """
+        encode, index, mapped, sample = self.encoder.encode_text, self.index, self.catalog.mapped, self.sample
+        self._relevance.start(lambda: measure(encode, index, mapped, sample), sample)
+        return self._relevance.ready(sample)
+
+    def measured(self) -> Scale:
+        """Measure the scale of relevance now, in this thread. Raises what `measure` raises."""
+        return measure(self.encoder.encode_text, self.index, self.catalog.mapped, self.sample)
+
+    def keep_scale(self, scale: Scale) -> None:
+        """Keep `scale` for the next start. Raises OSError."""
+        self._kept.write(asdict(scale))
+
+    @property
+    def sample(self) -> NDArray[np.float32]:
+        """(S, D) float32 unit vectors, up to 1,024 rows that stand for all; read when first asked for.
+
+        Raises what `index` raises.
+        """
+        if self._sample is None:
+            self._sample = sample_of(self.index, self.catalog.mapped)
+        return self._sample
 
     @property
     def index(self) -> Index:
@@ -63,5 +108,6 @@ class Collection:
             return self._index
 
     def close(self) -> None:
-        """Close the catalog."""
+        """Close the catalog, and measure nothing any more."""
+        self._relevance.close()
         self.catalog.close()

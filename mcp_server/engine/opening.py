@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import ReferenceType, ref
 
-from mcp_server.config import CollectionConfig, Settings
+from mcp_server.config import LOCAL_DIR, CollectionConfig, Settings
 from mcp_server.encoders.loading import BackgroundText, text_loader
 from mcp_server.encoders.models import model_width
-from mcp_server.engine.collection import Collection, Media
+from mcp_server.engine.collection import Collection, Media, ScaleFile
+from mcp_server.engine.relevance import FORMAT
 from mcp_server.engine.search import SearchEngine
 from mcp_server.engine.shelf import Shelf
 from mcp_server.errors import CatalogReplacedError, CollectionError, ConfigError, IndexMismatchError
 from mcp_server.stores.audit import AuditLog
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.filter_index import FilterIndex
+from mcp_server.stores.relevance_file import RELEVANCE_FILE, cached_file, read_scale, write_scale
 from mcp_server.stores.sessions import SESSIONS_FILE, Sessions
 from mcp_server.stores.thumbnails import PictureStore
 
@@ -104,8 +106,24 @@ def open_collection(
         ),
         encoder=encoder,
         media=Media(PictureStore.open(config.thumbnail_base), PictureStore.open(config.original_base)),
+        scale_file=_scale_file(config, settings, catalog),
         audit=AuditLog(config.log_directory, config.name) if config.log_directory else None,
     )
+
+
+def _scale_file(config: CollectionConfig, settings: Settings, catalog: Catalog) -> ScaleFile:
+    """Return where the scale of relevance is kept: beside the embeddings if it was put there, else in the cache folder."""
+    from mcp_server.indexes.fingerprints import fingerprint_of
+
+    key = {
+        "format": FORMAT,
+        "model": config.model.removeprefix(LOCAL_DIR).rsplit("/", 1)[-1],
+        "embeddings": fingerprint_of(config.embeddings_file),
+        "items": catalog.indexed,
+    }
+    cached = cached_file(settings.cache_folder, config.name)
+    files = (config.embeddings_file.parent / RELEVANCE_FILE, cached)
+    return ScaleFile(partial(read_scale, files, key), partial(write_scale, cached, key))
 
 
 @dataclass(frozen=True)

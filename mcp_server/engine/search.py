@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mcp_server.domain.filters import canonical
-from mcp_server.domain.search import EncodedText, HiddenCounts, Hit, Neighbors, SearchOutcome, SearchRequest
+from mcp_server.domain.search import HiddenCounts, Hit, Item, Neighbors, SearchOutcome, SearchRequest
+from mcp_server.domain.session import PageEntry
 from mcp_server.engine.collection import Collection
+from mcp_server.engine.group_caps import GroupCap
+from mcp_server.engine.question import Examples, Question, ask, examples_of, in_words, query_key
+from mcp_server.engine.relevance import largest_drop, match_probability
 from mcp_server.engine.shelf import Shelf
 from mcp_server.engine.skips import SkipSet, build_skip_set
+from mcp_server.errors import BadArgumentError
 from mcp_server.stores.catalog import Found
+from mcp_server.stores.filter_index import Selection
 from mcp_server.stores.sessions import Sessions
 
 logger = logging.getLogger(__name__)
+
+Waiting = Callable[[float], None]
+"""Is called with the seconds passed, about once a second, while a call waits for the model."""
 
 
 class SearchEngine:
@@ -30,13 +36,11 @@ class SearchEngine:
 
     def __init__(self, shelf: Shelf, sessions: Sessions) -> None:
         self.shelf = shelf
-        self._sessions = sessions
+        self.sessions = sessions
         self._turns = _Turns()
 
-    def search(self, request: SearchRequest, waiting: Callable[[float], None] | None = None) -> SearchOutcome:
-        """Answer `request` and mark the answer as shown in its session; whatever raises marks nothing.
-
-        `waiting` is called with the seconds passed, about once a second, while the model is still loading.
+    def search(self, request: SearchRequest, waiting: Waiting | None = None) -> SearchOutcome:
+        """Answer `request` and mark the answer as shown in its session; whatever raises marks nothing. `request.page` is not looked at.
 
         Raises:
             CallerError: the request asks for what is not there.
@@ -44,73 +48,209 @@ class SearchEngine:
             SessionStoreError: the session cannot be saved.
             CollectionError: the collection cannot be read.
         """
-        return self.shelf.with_collection(request.collection, lambda collection: self._walk(collection, request, waiting))
+        return self.shelf.with_collection(request.collection, lambda collection: self._walk(collection, request, None, waiting))
+
+    def answer(self, request: SearchRequest, write: Callable[[SearchOutcome], str], waiting: Waiting | None = None) -> str:
+        """Return what `write` makes of the outcome of `request`; the session keeps it, to give it again word for word.
+
+        With `request.page`, the answer that has this number in the session is given if there is one, and if not, this call is to be it:
+        a call that is repeated because its answer was lost changes nothing.
+
+        Raises what `search` raises; BadArgumentError for a page too far on.
+        """
+        kept = self._kept(request)
+        if kept is not None:
+            return kept
+        written: list[str] = []
+
+        def keep(outcome: SearchOutcome) -> str:
+            written[:] = [write(outcome)]
+            return written[0]
+
+        self.shelf.with_collection(request.collection, lambda collection: self._walk(collection, request, keep, waiting))
+        return written[0]
+
+    def best_rows(self, collection: Collection, request: SearchRequest, waiting: Waiting | None = None) -> NDArray[np.int64]:
+        """Return the rows of the best `request.n` matches that the session has not shown; nothing is marked.
+
+        Raises what `search` raises.
+        """
+        walk = _Walk(self.sessions, collection, request)
+        skip = walk.skip_set()
+        question = walk.ask(waiting) if skip.allowed else None
+        return walk.nearest(skip, question).rows
 
     def close(self) -> None:
         """Close the collections and the sessions."""
         self.shelf.close()
-        self._sessions.close()
+        self.sessions.close()
 
-    def _walk(self, collection: Collection, request: SearchRequest, waiting: Callable[[float], None] | None) -> SearchOutcome:
+    def _kept(self, request: SearchRequest) -> str | None:
+        """Return the answer of page `request.page` if there is one; None when it is the next to be made."""
+        if request.page is None or (request.session is None and request.page == 1):
+            return None
+        if request.session is None:
+            raise BadArgumentError(
+                "page needs the session whose answer it is. Pass session as an earlier answer gave it, or leave page out."
+            )
+        made = self.sessions.pages(request.session)
+        if request.page <= made:
+            return self.sessions.page(request.session, request.page)
+        if request.page > made + 1:
+            raise BadArgumentError(
+                f"This session has {made:,} pages; the next is {made + 1:,}. Leave page out to go on, or ask for an earlier one."
+            )
+        if not request.texts and not request.like:
+            raise BadArgumentError(
+                f"Page {request.page:,} has not been asked for yet. Give text or like with it, or ask for page 1 to {made:,}."
+            )
+        return None
+
+    def _walk(
+        self,
+        collection: Collection,
+        request: SearchRequest,
+        write: Callable[[SearchOutcome], str] | None,
+        waiting: Waiting | None,
+    ) -> SearchOutcome:
         """Answer `request` from `collection`; what is read from its files is read before anything is marked as shown."""
         clock = _Clock()
-        selection = collection.filters.evaluate(request.filters)
-        query = _query_key(request)
-        excluded = _excluded(collection, request)
-        if request.session is not None:
-            self._sessions.check(request.session)
-        seen = collection.catalog.rows_of(request.seen)
-
-        def skip_set() -> SkipSet:
-            shown = self._shown(collection, request, query)
-            return build_skip_set(collection.catalog.mapped, selection.mask, np.concatenate([seen.rows, shown]), excluded.rows)
-
-        skip = skip_set()
+        walk = _Walk(self.sessions, collection, request)
+        skip = walk.skip_set()
         clock.lap("skip")
-        text = collection.encoder.encode_text(request.text, waiting) if skip.allowed else None  # nothing allowed: no need of the model
+        question = walk.ask(waiting) if skip.allowed else None  # nothing allowed: no need of the model
         clock.lap("encode")
-        warnings = tuple(_warnings(collection, request, skip, text, seen, excluded))
         with self._turns.of(request.session):
             while True:
-                skip = skip_set()  # calls that had their turn meanwhile have shown more
-                found = _nearest(collection, request, skip, text)
+                skip = walk.skip_set()  # calls that had their turn meanwhile have shown more
+                near = walk.nearest(skip, question)
                 clock.lap("index")
-                items = collection.catalog.items_at(found.near.rows, request.detail)
-                session = self._sessions.remember(request.session, collection.name, query, [item.id for item in items], request.repeats)
+                draft = walk.outcome(skip, question, near)
+                entry = PageEntry(
+                    collection=collection.name,
+                    query=query_key(request),
+                    question=in_words(request, draft.filter_sentence),
+                    ids=tuple(int(hit.item.id) for hit in draft.hits),
+                    scores=tuple(hit.score for hit in draft.hits),
+                )
+                made = self.sessions.record(request.session, entry, request.repeats, _writing(write, draft))
                 clock.lap("items")
-                if session is not None:  # else another call of this session showed one of them meanwhile: search again
+                if made is not None:  # else another call of this session showed one of them meanwhile: search again
                     break
-        hits = tuple(Hit(item, float(score)) for item, score in zip(items, found.near.scores, strict=True))
-        outcome = SearchOutcome(
-            session=session,
-            collection=collection.name,
-            hits=hits,
-            matching=skip.matching,
-            unseen_left=self._unseen(collection, request, skip, found.near.rows),
-            hidden=HiddenCounts(skip.seen, skip.excluded, skip.filtered, found.best_hidden),
-            filter_sentence=selection.sentence,
-            repeats=request.repeats,
-            approximation=found.near.approximation,
-            short_reason=_short_reason(request, skip, len(hits)),
-            warnings=warnings,
-        )
+        outcome = replace(draft, session=made.session, page=made.page)
         _log(collection, request, outcome, clock)
         return outcome
 
-    def _shown(self, collection: Collection, request: SearchRequest, query: str) -> NDArray[np.int64]:
+
+class _Walk:
+    """The steps of one call over one collection. What the caller can get wrong is found when it is made."""
+
+    def __init__(self, sessions: Sessions, collection: Collection, request: SearchRequest) -> None:
+        self._sessions = sessions
+        self._collection = collection
+        self._request = request
+        self._selection: Selection = collection.filters.evaluate(request.filters)
+        self._examples: Examples = examples_of(collection, request)
+        self._excluded = _excluded(collection, request)
+        self._seen: Found = collection.catalog.rows_of(request.seen)
+        if request.session is not None:
+            sessions.check(request.session)
+
+    def skip_set(self) -> SkipSet:
+        """Return what must not be shown, as the session stands now."""
+        shown = self._shown()
+        unwanted = [self._excluded.rows, self._examples.rows, self._excluded_before()]
+        cap = self._cap(shown)
+        return build_skip_set(
+            self._collection.catalog.mapped,
+            self._selection.mask,
+            np.concatenate([self._seen.rows, shown]),
+            np.concatenate(unwanted),
+            None if cap is None else cap.full(),
+        )
+
+    def ask(self, waiting: Waiting | None) -> Question:
+        """Return the query vector."""
+        return ask(self._collection, self._request, self._examples, waiting)
+
+    def nearest(self, skip: SkipSet, question: Question | None) -> Neighbors:
+        """Return the best allowed rows; `question` is None when no row was allowed before it was asked."""
+        if question is None or skip.allowed == 0:
+            return Neighbors(np.empty(0, np.int64), np.empty(0, np.float32))
+        index, vector, n = self._collection.index, question.vector.vector, min(self._request.n, skip.allowed)
+        cap = self._cap(self._shown())
+        near = index.search(vector, n, skip.mask) if cap is None else cap.search(index, vector, n, skip.mask)
+        least = self._request.min_score
+        if least is None:
+            return near
+        enough = int(np.count_nonzero([round(float(score), 4) >= least for score in near.scores]))  # as the caller sees them
+        return Neighbors(near.rows[:enough], near.scores[:enough], near.approximation)
+
+    def outcome(self, skip: SkipSet, question: Question | None, near: Neighbors) -> SearchOutcome:
+        """Return the answer, but for session and page."""
+        collection, request = self._collection, self._request
+        items = collection.catalog.items_at(near.rows, request.detail)
+        left = self._unseen(skip, near.rows)
+        return SearchOutcome(
+            session="",
+            collection=collection.name,
+            hits=_hits(collection, request, question, near, items),
+            matching=skip.matching,
+            unseen_left=left,
+            hidden=HiddenCounts(skip.seen, skip.excluded, skip.filtered, skip.in_full_groups, self._best_hidden(skip, question)),
+            filter_sentence=self._selection.sentence,
+            repeats=request.repeats,
+            approximation=near.approximation,
+            short_reason=_short_reason(request, skip, len(items), left),
+            warnings=tuple(self._warnings(skip, question)),
+            largest_drop=largest_drop(near.scores),
+        )
+
+    def _shown(self) -> NDArray[np.int64]:
         """Return the rows that the session has shown and that `repeats` forbids to show again."""
+        request = self._request
         if request.session is None or request.repeats == "allow":
             return np.empty(0, np.int64)
-        shown = self._sessions.shown(request.session, collection.name, query if request.repeats == "query" else None)
-        return collection.catalog.rows_of(shown).rows
+        query = query_key(request) if request.repeats == "query" else None
+        return self._collection.catalog.rows_of(self._sessions.shown(request.session, self._collection.name, query)).rows
 
-    def _unseen(self, collection: Collection, request: SearchRequest, skip: SkipSet, shown_now: NDArray[np.int64]) -> int:
-        """Count the matches not yet shown; with `repeats` "allow", what was shown before is no part of the skip set."""
+    def _excluded_before(self) -> NDArray[np.int64]:
+        """Return the rows that `update_session` excluded for good."""
+        if self._request.session is None:
+            return np.empty(0, np.int64)
+        return self._collection.catalog.rows_of(self._sessions.excluded(self._request.session, self._collection.name)).rows
+
+    def _cap(self, shown: NDArray[np.int64]) -> GroupCap | None:
+        most = self._request.max_per_group
+        return None if most is None else GroupCap.after(self._collection.catalog, most, shown)
+
+    def _unseen(self, skip: SkipSet, shown_now: NDArray[np.int64]) -> int:
+        """Count the matches that can still come; with `repeats` "allow", what was shown before is no part of the skip set."""
+        collection, request = self._collection, self._request
         left = ~skip.mask
         left[shown_now] = False
         if request.session is not None and request.repeats == "allow":
             left[collection.catalog.rows_of(self._sessions.shown(request.session, collection.name)).rows] = False
-        return int(np.count_nonzero(left))
+        cap = self._cap(np.concatenate([self._shown(), shown_now]))
+        return int(np.count_nonzero(left)) if cap is None else cap.room(left)
+
+    def _best_hidden(self, skip: SkipSet, question: Question | None) -> float | None:
+        if question is None or not (skip.seen + skip.excluded):
+            return None
+        rows = np.flatnonzero(skip.hidden)
+        rows = rows[~np.isin(rows, self._examples.rows)]  # an example is the best match of itself
+        return self._collection.index.best_score(question.vector.vector, rows)
+
+    def _warnings(self, skip: SkipSet, question: Question | None) -> Iterable[str]:
+        request = self._request
+        if question is not None and question.truncated:
+            yield f"The text is longer than the {question.token_limit} tokens the model reads; its end was ignored."
+        unknown = {"seen": self._seen.unknown, "excluded": self._excluded.unknown, "excluded_groups": self._excluded.unknown_groups}
+        for name, count in unknown.items():
+            if count:
+                yield f"{count:,} of the ids in {name} are not in this collection's index; they were ignored."
+        if skip.matching == 0 and request.filters is not None:
+            yield self._collection.filters.explain_empty(request.filters)
 
 
 @dataclass(frozen=True)
@@ -122,56 +262,56 @@ class _Excluded:
     unknown_groups: int
 
 
-@dataclass(frozen=True)
-class _Found:
-    near: Neighbors
-    best_hidden: float | None = None
-
-
-def _nearest(collection: Collection, request: SearchRequest, skip: SkipSet, text: EncodedText | None) -> _Found:
-    """Return the best allowed rows for `text`, which is None when no row was allowed before it was encoded."""
-    if text is None or skip.allowed == 0:
-        return _Found(Neighbors(np.empty(0, np.int64), np.empty(0, np.float32)))
-    near = collection.index.search(text.vector, min(request.n, skip.allowed), skip.mask)
-    hidden = collection.index.best_score(text.vector, np.flatnonzero(skip.hidden)) if skip.seen + skip.excluded else None
-    return _Found(near, hidden)
-
-
 def _excluded(collection: Collection, request: SearchRequest) -> _Excluded:
     items = collection.catalog.rows_of(request.excluded)
     groups = collection.catalog.rows_of_groups(request.excluded_groups)
     return _Excluded(np.concatenate([items.rows, groups.rows]), items.unknown, groups.unknown)
 
 
-def _query_key(request: SearchRequest) -> str:
-    """Name what `repeats="query"` means by the same query: text and filters; the collection is kept beside it."""
-    words = " ".join(request.text.casefold().split())
-    raw = json.dumps([words, "" if request.filters is None else canonical(request.filters)])
-    return hashlib.sha256(raw.encode()).hexdigest()[:24]
+def _hits(collection: Collection, request: SearchRequest, question: Question | None, near: Neighbors, items: list[Item]) -> tuple[Hit, ...]:
+    """Return what is said of each item: its score, how that stands in the collection, and at detail "full" where it can be seen."""
+    if question is None or not items:
+        return ()
+    query, index = question.vector, collection.index
+    scale = collection.relevance()
+    rels = scale.judge(query, near.rows, index, near.scores) if scale is not None else None
+    matches = None
+    if query.text is not None:
+        cosines = near.scores if query.vector is query.text else index.scores(query.text, near.rows)
+        matches = match_probability(collection.encoder.logits, cosines)
+    full, media = request.detail == "full", collection.media
+    return tuple(
+        Hit(
+            item,
+            float(score),
+            rel=rels[at] if rels is not None else None,
+            match=matches[at] if matches is not None else None,
+            thumbnail_url=media.thumbnails.url_of(item.thumbnail_uri) if full else None,
+            original_url=media.originals.url_of(item.uri) if full else None,
+        )
+        for at, (item, score) in enumerate(zip(items, near.scores, strict=True))
+    )
 
 
-def _short_reason(request: SearchRequest, skip: SkipSet, returned: int) -> str | None:
+def _writing(write: Callable[[SearchOutcome], str] | None, draft: SearchOutcome) -> Callable[[str, int], str] | None:
+    return None if write is None else lambda session, page: write(replace(draft, session=session, page=page))
+
+
+def _short_reason(request: SearchRequest, skip: SkipSet, returned: int, left: int) -> str | None:
     if returned >= request.n:
         return None
-    if returned == 0 and skip.matching and skip.seen == skip.matching:
-        return "all_seen"
-    if skip.matching < request.n and request.filters is not None and skip.seen + skip.excluded == 0:
+    hidden = skip.seen + skip.excluded + skip.in_full_groups
+    if request.min_score is not None and left:
+        return "below_min_score"
+    if request.filters is not None and (skip.matching == 0 or (skip.matching < request.n and hidden == 0)):
         return f"filters_match_only_{skip.matching}"
-    if skip.matching == 0 and request.filters is not None:
-        return "filters_match_only_0"
+    if skip.in_full_groups or skip.allowed > returned:
+        return "groups_full"
     return "all_seen" if returned == 0 and skip.seen else "exhausted"
 
 
-def _warnings(
-    collection: Collection, request: SearchRequest, skip: SkipSet, text: EncodedText | None, seen: Found, excluded: _Excluded
-) -> Iterable[str]:
-    if text is not None and text.truncated:
-        yield f"The text is longer than the {text.token_limit} tokens the model reads; its end was ignored."
-    for name, count in (("seen", seen.unknown), ("excluded", excluded.unknown), ("excluded_groups", excluded.unknown_groups)):
-        if count:
-            yield f"{count:,} of the ids in {name} are not in this collection's index; they were ignored."
-    if skip.matching == 0 and request.filters is not None:
-        yield collection.filters.explain_empty(request.filters)
+def _plain(texts: list[str]) -> str | list[str]:
+    return texts[0] if len(texts) == 1 else texts
 
 
 def _log(collection: Collection, request: SearchRequest, outcome: SearchOutcome, clock: _Clock) -> None:
@@ -188,12 +328,15 @@ def _log(collection: Collection, request: SearchRequest, outcome: SearchOutcome,
         outcome.approximation is None,
         clock,
     )
-    logger.debug("search.text text=%r filters=%r", request.text, outcome.filter_sentence)
+    asked = in_words(request, outcome.filter_sentence)
+    logger.debug("search.asked %r", asked)
     if collection.audit is not None:
         collection.audit.write(
             session=outcome.session,
+            page=outcome.page,
             collection=collection.name,
-            text=request.text,
+            text=_plain(asked.get("text", [])),
+            **{name: asked[name] for name in ("like", "unlike") if name in asked},
             filters=outcome.filter_sentence,
             n=request.n,
             ids=[hit.item.id for hit in outcome.hits],

@@ -113,6 +113,7 @@ class Shelf:
                 with self.using(name) as collection:
                     collection.encoder.start()  # only now: a model that does not fit the collection need not be fetched
                     _ = collection.index
+                    collection.relevance()
             except CollectionError as error:
                 logger.error("collection.unavailable name=%s reason=%s", name, error)
             except Exception:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 class SkipSet:
     """Which rows a search must not return, and why.
 
-    `matching + filtered` is every searchable row; `allowed + seen + excluded` is `matching`: a row hidden for two reasons is counted for
-    the first of filter, seen, excluded.
+    `matching + filtered` is every searchable row; `allowed + seen + excluded + in_full_groups` is `matching`: a row hidden for two reasons
+    is counted for the first of filter, seen, excluded, group.
 
     Attributes:
         mask: (N,) bool, True for rows to skip. Not shared with anyone.
@@ -26,6 +26,7 @@ class SkipSet:
     filtered: int
     seen: int
     excluded: int
+    in_full_groups: int
     allowed: int
 
 
@@ -34,6 +35,7 @@ def build_skip_set(
     passing: NDArray[np.bool_],
     seen_rows: NDArray[np.int64],
     excluded_rows: NDArray[np.int64],
+    full_groups: NDArray[np.bool_] | None = None,
 ) -> SkipSet:
     """Return the skip set of one search.
 
@@ -42,6 +44,7 @@ def build_skip_set(
         passing: (N,) bool, rows that pass the filter; all True without one.
         seen_rows: rows shown before, any order, repeats allowed.
         excluded_rows: rows the caller excluded, one by one or by group.
+        full_groups: (N,) bool, rows of groups that have been shown often enough.
 
     None of the arguments is changed.
     """
@@ -53,14 +56,20 @@ def build_skip_set(
     excluded[excluded_rows] = True
     excluded &= matching & ~seen
     hidden = seen | excluded
+    skipped = ~matching | hidden
+    full = 0
+    if full_groups is not None:
+        full = int(np.count_nonzero(full_groups & ~skipped))
+        skipped |= full_groups
     matches = int(np.count_nonzero(matching))
     seen_count, excluded_count = int(np.count_nonzero(seen)), int(np.count_nonzero(excluded))
     return SkipSet(
-        mask=~matching | hidden,
+        mask=skipped,
         hidden=hidden,
         matching=matches,
         filtered=int(np.count_nonzero(searchable)) - matches,
         seen=seen_count,
         excluded=excluded_count,
-        allowed=matches - seen_count - excluded_count,
+        in_full_groups=full,
+        allowed=matches - seen_count - excluded_count - full,
     )

@@ -52,3 +52,19 @@ class Index(Protocol):
             IndexMismatchError: the query is not D wide.
         """
         ...
+
+    def scores(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the exact cosine of each of `rows`, usable ones in 0..N-1, in that order: what `search` says of them.
+
+        Raises:
+            IndexMismatchError: the query is not D wide, or a row is not below N.
+        """
+        ...
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return (M, D) float32, the stored vectors of `rows`, usable ones in 0..N-1, at unit length.
+
+        Raises:
+            IndexMismatchError: a row is not below N.
+        """
+        ...

@@ -10,7 +10,7 @@ from mcp_server.errors import IndexMismatchError
 from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.faiss_library import selector_of
 from mcp_server.indexes.flat_scan import flat_scan
-from mcp_server.indexes.scoring import allowed_rows, best_first, checked_tie_keys, cosines, unit_query
+from mcp_server.indexes.scoring import allowed_rows, best_first, checked_tie_keys, cosines, unit_query, unit_rows
 
 _GATHER_UP_TO = 512
 """So few rows are scored directly; above, the scan is faster even with nearly everything skipped."""
@@ -78,6 +78,25 @@ class ExactIndex:
         scores = self.search(query, 1, skip).scores
         return float(scores[0]) if len(scores) else None
 
+    def scores(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the cosine of each of `rows`, as `Index.scores` promises.
+
+        Raises:
+            IndexMismatchError: the query is not D wide, or a row is not below N.
+            ValueError: the query is not finite or has no length.
+        """
+        _refuse_strange(rows, self.size)
+        return cosines(self._embeddings.rows, rows, unit_query(query, self.width))
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the stored vectors of `rows` at unit length, as `Index.vectors` promises.
+
+        Raises:
+            IndexMismatchError: a row is not below N.
+        """
+        _refuse_strange(rows, self.size)
+        return unit_rows(self._embeddings.rows, rows)
+
     def _scanned(self, unit: NDArray[np.float64], k: int, allowed: NDArray[np.bool_]) -> Neighbors:
         selector = selector_of(allowed)
         candidates, lowest = self._scan.top(unit, k + _SPARE, selector)
@@ -91,8 +110,12 @@ class ExactIndex:
 
 def _all_but(rows: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
     """Return (size,) bool, False at `rows` only. Raises IndexMismatchError if one of them is not in 0..size-1."""
-    if len(rows) and (rows.min() < 0 or rows.max() >= size):
-        raise IndexMismatchError(f"Rows must lie in 0..{size - 1}; got {rows.min()}..{rows.max()}.")
+    _refuse_strange(rows, size)
     skip = np.ones(size, np.bool_)
     skip[rows] = False
     return skip
+
+
+def _refuse_strange(rows: NDArray[np.int64], size: int) -> None:
+    if len(rows) and (rows.min() < 0 or rows.max() >= size):
+        raise IndexMismatchError(f"Rows must lie in 0..{size - 1}; got {rows.min()}..{rows.max()}.")

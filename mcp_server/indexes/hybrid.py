@@ -80,6 +80,14 @@ class HybridIndex:
         """Return the best cosine among `rows`, exactly; see `ExactIndex.best_score`."""
         return self._exact.best_score(query, rows)
 
+    def scores(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the exact cosine of each of `rows`; see `ExactIndex.scores`."""
+        return self._exact.scores(query, rows)
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the stored vectors of `rows` at unit length; see `ExactIndex.vectors`."""
+        return self._exact.vectors(rows)
+
     def _may_approximate(self, allowed: int) -> bool:
         worthwhile = self._approximate.takes_masks and self._approximate.is_faster_than_scan
         return worthwhile and allowed > self._exact_below and allowed >= SMALLEST_SHARE * self.size

@@ -71,6 +71,15 @@ def cosines(rows: Rows, positions: NDArray[np.int64], query: NDArray[np.float64]
     return scores
 
 
+def unit_rows(rows: Rows, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return (M, D) float32, each row in `positions` at unit length, its length summed in float64."""
+    found = np.empty((len(positions), rows.shape[1]), np.float32)
+    for start in range(0, len(positions), _TILE):
+        tile = rows[positions[start : start + _TILE]].astype(np.float64)
+        found[start : start + _TILE] = tile / np.sqrt(np.einsum("ij,ij->i", tile, tile))[:, None]
+    return found
+
+
 def best_first(positions: NDArray[np.int64], scores: NDArray[np.float32], ties: NDArray[np.int64] | None, k: int) -> Neighbors:
     """Return the best `k` of `positions`, each there once, by descending score, equal scores by ascending tie key, then by row."""
     if len(scores) > k:

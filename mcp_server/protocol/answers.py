@@ -6,10 +6,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from mcp.types import CallToolResult, TextContent
+from mcp.types import CallToolResult, ContentBlock, ResourceLink, TextContent
 
-from mcp_server.domain.search import Detail, Hit, SearchOutcome
-from mcp_server.engine.collection import Media
+from mcp_server.domain.search import Detail, HiddenCounts, Hit, SearchOutcome, SearchRequest
+from mcp_server.domain.session import SessionState
+from mcp_server.protocol.uris import export_uri, media_uri
 
 CHARACTERS_PER_TOKEN = 3.3
 MOST_CHARACTERS = int(4_000 * CHARACTERS_PER_TOKEN)
@@ -17,8 +18,14 @@ MOST_TITLE = 80
 MOST_URI = 160
 MOST_TAG_VALUES = 20
 MOST_SENTENCE = 400
+MOST_LISTED = 300
+"""So many ids of a shortlist are listed, the latest; all of them are in its export."""
+MOST_NOTES_SHOWN = 4_000
+"""Characters of notes that are shown, the latest."""
 
 Json = dict[str, Any]
+
+_MORE = "Pass session for more."
 
 _LOWER: dict[Detail, tuple[Detail, ...]] = {"full": ("concise", "ids"), "concise": ("ids",), "ids": ()}
 
@@ -35,8 +42,16 @@ class Answer:
         return compact(self.body)
 
     def result(self) -> CallToolResult:
-        """Return the body as structured content and, for hosts that show the model only text, as the same JSON in text."""
-        return CallToolResult(content=[TextContent(type="text", text=self.text)], structured_content=self.body)
+        """Return the body as structured content and, for hosts that show the model only text, as the same JSON in text.
+
+        Hits that name their resource are linked as well.
+        """
+        links: list[ContentBlock] = [
+            ResourceLink(type="resource_link", name=str(hit.get("title") or hit["id"]), uri=hit["resource"], mime_type="image/jpeg")
+            for hit in self.body.get("hits", [])
+            if "resource" in hit
+        ]
+        return CallToolResult(content=[TextContent(type="text", text=self.text), *links], structured_content=self.body)
 
 
 def compact(body: object) -> str:
@@ -44,21 +59,48 @@ def compact(body: object) -> str:
     return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def search_answer(outcome: SearchOutcome, media: Media, detail: Detail) -> Answer:
-    """Return `outcome` for a client at `detail`, or at the most detail that fits the size limit, saying so; hits are never cut."""
-    answer = Answer(_search_body(outcome, media, detail))
-    for level in _LOWER[detail]:
+def search_answer(outcome: SearchOutcome, request: SearchRequest) -> Answer:
+    """Return `outcome` at the detail asked for, or at the most detail that fits the size limit, saying so; hits are never cut."""
+    answer = Answer(_search_body(outcome, request, request.detail))
+    for level in _LOWER[request.detail]:
         if len(answer.text) <= MOST_CHARACTERS:
             break
-        answer = Answer(_search_body(outcome, media, level))
-        answer.body["warnings"].append(f'Shown at detail "{level}": "{detail}" would be too long. Ask for fewer with n.')
+        answer = Answer(_search_body(outcome, request, level))
+        answer.body["warnings"].append(f'Shown at detail "{level}": "{request.detail}" would be too long. Ask for fewer with n.')
     return answer
 
 
-def _search_body(outcome: SearchOutcome, media: Media, detail: Detail) -> Json:
-    hidden = outcome.hidden
+def session_answer(state: SessionState) -> Answer:
+    """Return what a session keeps."""
+    body: Json = {
+        "session": state.session,
+        "kept": {name: ids[-MOST_LISTED:] for name, ids in state.kept.items()},
+        "kept_count": sum(map(len, state.kept.values())),
+        "excluded": state.excluded,
+        "seen": state.seen,
+        "pages": state.pages,
+        "notes": _latest(state.notes),
+        "expires_hours": round(state.expires_hours),
+    }
+    if body["kept_count"]:
+        body["export"] = export_uri(state.session, "kept.csv")
+    return Answer(body)
+
+
+def _latest(notes: list[str]) -> list[str]:
+    shown: list[str] = []
+    for note in reversed(notes):
+        if sum(map(len, shown)) + len(note) > MOST_NOTES_SHOWN:
+            shown.append(f"({len(notes) - len(shown)} earlier notes: read the session's resource)")
+            break
+        shown.append(note)
+    return shown[::-1]
+
+
+def _search_body(outcome: SearchOutcome, request: SearchRequest, detail: Detail) -> Json:
     body: Json = {
         "session": outcome.session,
+        "page": outcome.page,
         "collection": outcome.collection,
         "returned": len(outcome.hits),
         "matching": outcome.matching,
@@ -69,38 +111,44 @@ def _search_body(outcome: SearchOutcome, media: Media, detail: Detail) -> Json:
         body["approximation"] = outcome.approximation
     if outcome.short_reason is not None:
         body["short_reason"] = outcome.short_reason
-    best = hidden.best_hidden_score
-    body |= {
-        "hits": [_hit(hit, media, detail) for hit in outcome.hits],
-        "hidden": {
-            "seen": hidden.seen,
-            "excluded": hidden.excluded,
-            "filtered": hidden.filtered,
-            "best_hidden_score": None if best is None else round(best, 4),
-        },
-        "filters": _short(outcome.filter_sentence, MOST_SENTENCE),
-        "warnings": list(outcome.warnings),
-        "next": _next(outcome),
-    }
+    if outcome.largest_drop is not None:
+        body["drop_after"] = outcome.largest_drop.after
+    body["hits"] = [_hit(hit, outcome.collection, detail) for hit in outcome.hits]
+    if request.session or request.filters or request.seen or request.excluded or request.excluded_groups or request.max_per_group:
+        body["hidden"] = _hidden(outcome.hidden)
+    if outcome.filter_sentence:
+        body["filters"] = _short(outcome.filter_sentence, MOST_SENTENCE)
+    body["warnings"] = list(outcome.warnings)
+    next_step = _next(outcome)
+    if next_step != _MORE or not request.session:  # who passes a session knows
+        body["next"] = next_step
     return body
 
 
-def _hit(hit: Hit, media: Media, detail: Detail) -> Json:
+def _hidden(hidden: HiddenCounts) -> Json:
+    best = hidden.best_hidden_score
+    body: Json = {"seen": hidden.seen, "excluded": hidden.excluded, "filtered": hidden.filtered}
+    if hidden.in_full_groups:
+        body["in_full_groups"] = hidden.in_full_groups
+    return body | {"best_hidden_score": None if best is None else round(best, 4)}
+
+
+def _hit(hit: Hit, collection: str, detail: Detail) -> Json:
     item = hit.item
     body: Json = {"id": int(item.id), "score": round(hit.score, 4)}
+    if hit.rel is not None:
+        body["rel"] = hit.rel
+    if hit.match is not None:
+        body["match"] = round(hit.match, 3)
     if detail == "ids":
         return body
     body["title"] = _short(item.title, MOST_TITLE)
     if item.group is not None:
         body["group"] = int(item.group)
-    body["uri"] = _short(item.uri, MOST_URI)
     if detail == "full":
-        for name, url in (
-            ("thumbnail_url", media.thumbnails.url_of(item.thumbnail_uri)),
-            ("original_url", media.originals.url_of(item.uri)),
-        ):
-            if url is not None:
-                body[name] = url
+        body["uri"] = _short(item.uri, MOST_URI)
+        body |= {name: url for name, url in (("thumbnail_url", hit.thumbnail_url), ("original_url", hit.original_url)) if url is not None}
+        body["resource"] = media_uri(collection, int(item.id))
         body["tags"] = {name: [_value(value) for value in values[:MOST_TAG_VALUES]] for name, values in item.tags.items()}
     return body
 
@@ -115,12 +163,14 @@ def _short(text: str, most: int) -> str:
 
 def _next(outcome: SearchOutcome) -> str:
     hidden = outcome.hidden
+    if outcome.short_reason == "below_min_score":
+        return "The others score below min_score; lower it for more."
     if outcome.unseen_left:
-        more = min(outcome.unseen_left, max(len(outcome.hits), 1))
-        how = 'this session and repeats "skip"' if outcome.repeats == "allow" else "this session"
-        return f"Call again with {how} for the next {more}."
+        return _MORE if outcome.repeats != "allow" else 'Pass session and repeats "skip" for what was not shown yet.'
+    if outcome.short_reason == "groups_full":
+        return "Every group has been shown max_per_group times; leave it out for the rest."
     if hidden.excluded and not hidden.seen and not outcome.hits:
-        return "Every match is in excluded or excluded_groups; leave some of them out."
+        return "Every match is excluded; leave some out of excluded, excluded_groups, like or unlike, or drop them in update_session."
     if outcome.short_reason and outcome.short_reason.startswith("filters_match_only"):
         return "Loosen the filters for more; describe_filters counts values."
     return 'Nothing is left in this session. Change text or filters, use repeats "allow" to see it again, or omit session to start anew.'

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -11,17 +9,21 @@ from typing import Any, get_args
 from mcp_server.domain.filter_syntax import parse_filter
 from mcp_server.domain.filters import Filter
 from mcp_server.domain.ids import MediaId
-from mcp_server.domain.search import Detail, Repeats, SearchRequest
-from mcp_server.errors import BadArgumentError, clipped, whole
+from mcp_server.domain.query_text import parse_texts
+from mcp_server.domain.search import Detail, Repeats, SearchRequest, WeightedText
+from mcp_server.domain.session import SessionChange
+from mcp_server.errors import BadArgumentError, clipped
+from mcp_server.protocol.checks import absent, choice, cosine_or_none, flag, ids, name_or_none, note_or_none, whole_number, whole_or_none
 
-MOST_TEXT = 1_000
 MOST_HITS = 100
-MOST_IDS = 100_000
+MOST_EXAMPLES = 100
+MOST_MEMBERS = 1_000
+MOST_PAGES = 10_000_000
+MOST_VIEWED = 12
 MOST_VALUES = 100
 MOST_OFFSET = 10_000_000
-LARGEST_ID = 2**63 - 1
-
-_WHOLE = re.compile(r"[+-]?[0-9]+")
+FACET_MATCHES = 500
+"""describe_filters with text counts the values of so many of the best unseen matches."""
 
 OTHER_NAMES: Mapping[str, Mapping[str, str]] = {
     "clip_search": {
@@ -33,15 +35,35 @@ OTHER_NAMES: Mapping[str, Mapping[str, str]] = {
         **dict.fromkeys(("seen_ids", "shown"), "seen"),
         **dict.fromkeys(("exclude_groups", "excluded_group", "group_ids"), "excluded_groups"),
         **dict.fromkeys(("collection_name", "index", "dataset"), "collection"),
-        **dict.fromkeys(("page", "offset"), "session"),
+        **dict.fromkeys(("offset", "start"), "session"),
+        **dict.fromkeys(("positive", "positives", "like_ids", "similar_to", "more_like", "examples"), "like"),
+        **dict.fromkeys(("negative", "negatives", "unlike_ids", "not_like", "negative_text"), "unlike"),
+        **dict.fromkeys(("threshold", "score_threshold", "minimum_score"), "min_score"),
+        **dict.fromkeys(("group_size", "per_group", "limit_per_group"), "max_per_group"),
     },
     "describe_filters": {
         **dict.fromkeys(("top_k", "limit", "k", "count", "page_size"), "n"),
         **dict.fromkeys(("filter", "where"), "filters"),
         **dict.fromkeys(("name", "filter_name", "field_name", "tagset", "column"), "field"),
-        **dict.fromkeys(("query", "text", "search", "value", "contains"), "match"),
+        **dict.fromkeys(("search", "value", "contains"), "match"),
+        **dict.fromkeys(("query", "prompt"), "text"),
+        **dict.fromkeys(("session_id", "handle"), "session"),
         **dict.fromkeys(("collection_name", "index", "dataset"), "collection"),
         **dict.fromkeys(("page", "start", "skip"), "offset"),
+    },
+    "view_media": {
+        **dict.fromkeys(("id", "media", "media_id", "media_ids", "images", "items", "hits"), "ids"),
+        **dict.fromkeys(("collection_name", "index", "dataset"), "collection"),
+    },
+    "update_session": {
+        **dict.fromkeys(("session_id", "handle"), "session"),
+        **dict.fromkeys(("add", "save", "select", "shortlist", "kept"), "keep"),
+        **dict.fromkeys(("remove", "delete", "unkeep", "unexclude"), "drop"),
+        **dict.fromkeys(("reject", "hide", "excluded", "exclude_ids", "skip"), "exclude"),
+        **dict.fromkeys(("reset", "clear", "forget", "clear_seen"), "forget_seen"),
+        **dict.fromkeys(("notes", "comment", "text", "memo"), "note"),
+        **dict.fromkeys(("copy", "branch", "clone"), "fork"),
+        **dict.fromkeys(("collection_name", "index", "dataset"), "collection"),
     },
 }
 """What models call our arguments, by tool."""
@@ -49,7 +71,7 @@ OTHER_NAMES: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class FilterQuestion:
-    """One call of describe_filters, checked for form."""
+    """One call of describe_filters, checked for form. With `search`, the best unseen matches of that search are counted."""
 
     collection: str | None
     field: str | None
@@ -57,6 +79,15 @@ class FilterQuestion:
     n: int
     offset: int
     filters: Filter | None
+    search: SearchRequest | None = None
+
+
+@dataclass(frozen=True)
+class ViewRequest:
+    """One call of view_media, checked for form."""
+
+    collection: str | None
+    ids: tuple[MediaId, ...]
 
 
 def search_request(raw: Mapping[str, Any]) -> SearchRequest:
@@ -65,18 +96,30 @@ def search_request(raw: Mapping[str, Any]) -> SearchRequest:
     Raises:
         CallerError: one of them cannot be used.
     """
-    return SearchRequest(
-        text=_text(raw.get("text")),
-        collection=_name("collection", raw.get("collection")),
-        n=_whole("n", raw.get("n"), default=10, least=1, most=MOST_HITS, hint=" To see more, page on with the returned session."),
+    request = SearchRequest(
+        texts=_texts(raw),
+        collection=name_or_none("collection", raw.get("collection")),
+        n=whole_number("n", raw.get("n"), default=10, least=1, most=MOST_HITS, hint=" To see more, page on with the returned session."),
         filters=parse_filter(raw.get("filters")),
-        session=_name("session", raw.get("session")),
-        repeats=_choice("repeats", raw.get("repeats"), get_args(Repeats)),
-        seen=_ids("seen", raw.get("seen")),
-        excluded=_ids("excluded", raw.get("excluded")),
-        excluded_groups=_ids("excluded_groups", raw.get("excluded_groups")),
-        detail=_choice("detail", raw.get("detail"), get_args(Detail), default="concise"),
+        session=name_or_none("session", raw.get("session")),
+        repeats=choice("repeats", raw.get("repeats"), get_args(Repeats)),
+        seen=ids("seen", raw.get("seen")),
+        excluded=ids("excluded", raw.get("excluded")),
+        excluded_groups=ids("excluded_groups", raw.get("excluded_groups")),
+        detail=choice("detail", raw.get("detail"), get_args(Detail), default="concise"),
+        like=ids("like", raw.get("like"), MOST_EXAMPLES, "Give the most typical ones."),
+        unlike=ids("unlike", raw.get("unlike"), MOST_EXAMPLES, "Give the most typical ones."),
+        max_per_group=whole_or_none("max_per_group", raw.get("max_per_group"), MOST_MEMBERS),
+        min_score=cosine_or_none("min_score", raw.get("min_score")),
+        page=whole_or_none("page", raw.get("page"), MOST_PAGES),
     )
+    if not request.texts and not request.like and (request.page is None or request.session is None):
+        if request.unlike:
+            raise BadArgumentError("unlike alone says only what is not wanted. Add text or like to say what is.")
+        raise BadArgumentError(
+            'clip_search needs text, words that describe the picture such as {"text": "a red apple on a table"}, or like, ids of pictures.'
+        )
+    return request
 
 
 def filter_question(raw: Mapping[str, Any]) -> FilterQuestion:
@@ -86,12 +129,43 @@ def filter_question(raw: Mapping[str, Any]) -> FilterQuestion:
         CallerError: one of them cannot be used.
     """
     return FilterQuestion(
-        collection=_name("collection", raw.get("collection")),
-        field=_name("field", raw.get("field")),
-        match=_name("match", raw.get("match")),
-        n=_whole("n", raw.get("n"), default=20, least=1, most=MOST_VALUES, hint=" Page on with offset."),
-        offset=_whole("offset", raw.get("offset"), default=0, least=0, most=MOST_OFFSET),
+        collection=name_or_none("collection", raw.get("collection")),
+        field=name_or_none("field", raw.get("field")),
+        match=name_or_none("match", raw.get("match")),
+        n=whole_number("n", raw.get("n"), default=20, least=1, most=MOST_VALUES, hint=" Page on with offset."),
+        offset=whole_number("offset", raw.get("offset"), default=0, least=0, most=MOST_OFFSET),
         filters=parse_filter(raw.get("filters")),
+        search=_facet_search(raw),
+    )
+
+
+def view_request(raw: Mapping[str, Any]) -> ViewRequest:
+    """Return what the arguments of `view_media` ask for.
+
+    Raises:
+        CallerError: one of them cannot be used.
+    """
+    wanted = ids("ids", raw.get("ids"), MOST_VIEWED, "Look at them in several calls.")
+    if not wanted:
+        raise BadArgumentError(f'view_media needs ids, 1 to {MOST_VIEWED} of them, from "id" of the hits: {{"ids": [104, 2077]}}.')
+    return ViewRequest(name_or_none("collection", raw.get("collection")), wanted)
+
+
+def session_change(raw: Mapping[str, Any]) -> SessionChange:
+    """Return what the arguments of `update_session` change.
+
+    Raises:
+        CallerError: one of them cannot be used.
+    """
+    return SessionChange(
+        session=name_or_none("session", raw.get("session")),
+        collection=name_or_none("collection", raw.get("collection")),
+        keep=ids("keep", raw.get("keep")),
+        drop=ids("drop", raw.get("drop")),
+        exclude=ids("exclude", raw.get("exclude")),
+        forget_seen=flag("forget_seen", raw.get("forget_seen")),
+        note=note_or_none(raw.get("note")),
+        fork=flag("fork", raw.get("fork")),
     )
 
 
@@ -103,7 +177,7 @@ def refused_names(tool: str, names: Sequence[str], known: Sequence[str]) -> str 
     folded = wrong.lower().replace("-", "_").strip("_ ")
     right = OTHER_NAMES[tool].get(folded) or next((name for name in known if _alike(folded, name)), None)
     hint = f'use "{right}"' if right else "leave it out"
-    note = " (a session pages on by itself)" if right == "session" and folded in ("page", "offset") else ""
+    note = " (a session pages on by itself)" if right == "session" and folded in ("offset", "start") else ""
     return f'Unknown argument "{clipped(wrong)}"; {hint}{note}. {tool} takes: {", ".join(known)}.'
 
 
@@ -113,86 +187,19 @@ def _alike(name: str, known: str) -> bool:
     return difflib.SequenceMatcher(None, name, known).ratio() >= 0.75
 
 
-def _absent(value: object) -> bool:
-    return value is None or (isinstance(value, str) and value.strip().lower() in ("", "null", "none", "undefined"))
+def _texts(raw: Mapping[str, Any]) -> tuple[WeightedText, ...]:
+    """Return the texts; words for nothing mean none where something else says what is wanted."""
+    others = not absent(raw.get("like")) or not absent(raw.get("page"))
+    return () if others and absent(raw.get("text")) else parse_texts(raw.get("text"))
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        kind = "it is missing" if value is None else f"got {_kind(value)}"
-        raise BadArgumentError(f'text takes words for the picture, 1 to {MOST_TEXT:,} characters; {kind}. For example "a red apple".')
-    text = whole(value).strip()
-    if not text:
-        raise BadArgumentError('text is blank. Describe what the picture shows, for example "a red apple on a table".')
-    if len(text) > MOST_TEXT:
-        raise BadArgumentError(f"text has {len(text):,} characters; it takes 1 to {MOST_TEXT:,}. Use one or two sentences.")
-    return text
-
-
-def _name(argument: str, value: object) -> str | None:
-    if _absent(value):
+def _facet_search(raw: Mapping[str, Any]) -> SearchRequest | None:
+    """Return the search whose best matches are to be counted; None without text."""
+    texts, session = () if absent(raw.get("text")) else parse_texts(raw.get("text")), name_or_none("session", raw.get("session"))
+    if not texts:
+        if session is not None:
+            raise BadArgumentError("session counts only with text: give the text of the search whose unseen matches are to be counted.")
         return None
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise BadArgumentError(f"{argument} takes a name in quotes, or leave it out; got {_kind(value)}.")
-    text = whole(str(value)).strip()
-    if len(text) > MOST_TEXT:
-        raise BadArgumentError(f"{argument} has {len(text):,} characters; it takes at most {MOST_TEXT:,}.")
-    return text
-
-
-def _whole(argument: str, value: object, *, default: int, least: int, most: int, hint: str = "") -> int:
-    if _absent(value):
-        return default
-    number = value
-    if isinstance(value, str):
-        number = int(value.strip()[:1_000]) if _WHOLE.fullmatch(value.strip()) else value
-    if isinstance(number, float) and number.is_integer():
-        number = int(number)
-    if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= most:
-        shown = f'"{clipped(value, 24)}"' if isinstance(value, str) else _kind(value)
-        raise BadArgumentError(f"{argument} takes a whole number from {least} to {most:,}; got {shown}.{hint}")
-    return number
-
-
-def _choice(argument: str, value: object, choices: tuple[Any, ...], default: str | None = None) -> Any:
-    if _absent(value):
-        return default or choices[0]
-    if isinstance(value, str) and value.strip().lower() in choices:
-        return value.strip().lower()
-    listed = ", ".join(f'"{choice}"' for choice in choices)
-    shown = f'"{clipped(value)}"' if isinstance(value, str) else _kind(value)
-    raise BadArgumentError(f"{argument} takes one of {listed}; got {shown}.")
-
-
-def _ids(argument: str, value: object) -> tuple[MediaId, ...]:
-    if _absent(value):
-        return ()
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            value = str(value).replace(",", " ").split()
-    values: list[object] = list(value) if isinstance(value, list) else [value]
-    if len(values) > MOST_IDS:
-        raise BadArgumentError(f"{argument} takes at most {MOST_IDS:,} ids; got {len(values):,}. Use a session to skip what was shown.")
-    return tuple(MediaId(_id(argument, each)) for each in values)
-
-
-def _id(argument: str, value: object) -> int:
-    number = int(value) if isinstance(value, str) and value.strip().isdecimal() and len(value) < 20 else value
-    if isinstance(number, float) and number.is_integer():
-        number = int(number)
-    if isinstance(number, bool) or not isinstance(number, int):
-        shown = f'"{clipped(value)}"' if isinstance(value, str) else _kind(value)
-        raise BadArgumentError(f'{argument} takes a list of ids, such as [104, 2077], from "id" or "group" of the hits; got {shown}.')
-    return max(-LARGEST_ID, min(LARGEST_ID, number))
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return f"{value}" if abs(value) < 10**20 else "a huge number"
-    if isinstance(value, str):
-        return "text"
-    return "null" if value is None else "a list" if isinstance(value, list) else "an object"
+    return SearchRequest(
+        texts, name_or_none("collection", raw.get("collection")), FACET_MATCHES, parse_filter(raw.get("filters")), session, detail="ids"
+    )

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_server.engine.collection import Collection
+from mcp_server.engine.search import SearchEngine, Waiting
 from mcp_server.engine.shelf import Shelf
 from mcp_server.protocol.answers import CHARACTERS_PER_TOKEN, Answer, Json, compact
 from mcp_server.protocol.arguments import FilterQuestion
@@ -22,24 +23,31 @@ MOST_PAGE_VALUE = 120
 MOST_PAGE_CHARACTERS = int(4_000 * CHARACTERS_PER_TOKEN)
 
 
-def filter_answer(shelf: Shelf, question: FilterQuestion) -> Answer:
-    """Answer `question`.
+def filter_answer(engine: SearchEngine, question: FilterQuestion, waiting: Waiting | None = None) -> Answer:
+    """Answer `question`; with a search, of its best unseen matches. Nothing is marked as shown.
 
     Raises:
-        CallerError: no such collection, field or value.
+        CallerError: no such collection, field, value or session.
         CollectionError: the catalog cannot be read.
+        EncoderError: there is a search, and the model cannot answer now.
     """
-    if question.collection is None and len(shelf.names) > 1 and question.field is None and question.filters is None:
-        return _collections(shelf)
-    return shelf.with_collection(question.collection, lambda collection: _description(collection, question))
+    alone = question.field is None and question.filters is None and question.search is None
+    if question.collection is None and len(engine.shelf.names) > 1 and alone:
+        return _collections(engine.shelf)
+    return engine.shelf.with_collection(question.collection, lambda collection: _description(engine, collection, question, waiting))
 
 
-def _description(collection: Collection, question: FilterQuestion) -> Answer:
+def _description(engine: SearchEngine, collection: Collection, question: FilterQuestion, waiting: Waiting | None) -> Answer:
     selection = collection.filters.evaluate(question.filters)
     mask = None if question.filters is None else selection.mask
     body: Json = {"collection": collection.name, "items": collection.catalog.indexed}
     if mask is not None:
         body |= {"filters": selection.sentence, "matching": selection.count}
+    if question.search is not None:
+        rows = engine.best_rows(collection, question.search, waiting)
+        mask = np.zeros(len(collection.catalog.mapped), np.bool_)
+        mask[rows] = True
+        body["counted"] = f"the {len(rows):,} best unseen matches"
     if question.field is not None:
         page = field_page(collection.filters, question.field, question.match, question.n, question.offset, mask)
         return Answer(body | _page(page, question))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,14 +11,23 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, TextContent, ToolAnnotations
 
+from mcp_server.engine.curation import update_session as change_session
 from mcp_server.engine.search import SearchEngine
 from mcp_server.protocol import schemas
-from mcp_server.protocol.answers import search_answer
-from mcp_server.protocol.arguments import filter_question, refused_names, search_request
+from mcp_server.protocol.answers import Answer, search_answer, session_answer
+from mcp_server.protocol.arguments import filter_question, refused_names, search_request, session_change, view_request
 from mcp_server.protocol.failures import told_to_the_model
 from mcp_server.protocol.filter_answers import filter_answer
+from mcp_server.protocol.view import view_answer
 
 _READ_ONLY = ToolAnnotations(read_only_hint=True, destructive_hint=False, open_world_hint=False)
+_WRITES_SESSION = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
+_EXAMPLES = {
+    "clip_search": '{"text": "a red apple"}',
+    "describe_filters": '{"field": "color"}',
+    "view_media": '{"ids": [104, 2077]}',
+    "update_session": '{"session": "s_...", "keep": [104]}',
+}
 
 
 def build_tools(engine: SearchEngine) -> list[Tool]:
@@ -25,7 +35,9 @@ def build_tools(engine: SearchEngine) -> list[Tool]:
 
     def clip_search(
         ctx: Context,
-        text: str,
+        text: Any = None,
+        like: Any = None,
+        unlike: Any = None,
         collection: Any = None,
         n: Any = None,
         filters: Any = None,
@@ -34,12 +46,17 @@ def build_tools(engine: SearchEngine) -> list[Tool]:
         seen: Any = None,
         excluded: Any = None,
         excluded_groups: Any = None,
+        max_per_group: Any = None,
+        min_score: Any = None,
+        page: Any = None,
         detail: Any = None,
     ) -> CallToolResult:
         with told_to_the_model():
             request = search_request(
                 {
                     "text": text,
+                    "like": like,
+                    "unlike": unlike,
                     "collection": collection,
                     "n": n,
                     "filters": filters,
@@ -48,32 +65,76 @@ def build_tools(engine: SearchEngine) -> list[Tool]:
                     "seen": seen,
                     "excluded": excluded,
                     "excluded_groups": excluded_groups,
+                    "max_per_group": max_per_group,
+                    "min_score": min_score,
+                    "page": page,
                     "detail": detail,
                 }
             )
-            outcome = engine.search(request, waiting=lambda seconds: _say_waiting(ctx, seconds))
-            media = engine.shelf.collection(outcome.collection).media
-            return search_answer(outcome, media, request.detail).result()
+            text = engine.answer(request, lambda outcome: search_answer(outcome, request).text, lambda seconds: _say_waiting(ctx, seconds))
+            return Answer(json.loads(text)).result()
 
     def describe_filters(
+        ctx: Context,
         collection: Any = None,
         field: Any = None,
         match: Any = None,
         n: Any = None,
         offset: Any = None,
         filters: Any = None,
+        text: Any = None,
+        session: Any = None,
     ) -> CallToolResult:
         with told_to_the_model():
             question = filter_question(
-                {"collection": collection, "field": field, "match": match, "n": n, "offset": offset, "filters": filters}
+                {
+                    "collection": collection,
+                    "field": field,
+                    "match": match,
+                    "n": n,
+                    "offset": offset,
+                    "filters": filters,
+                    "text": text,
+                    "session": session,
+                }
             )
-            return filter_answer(engine.shelf, question).result()
+            return filter_answer(engine, question, lambda seconds: _say_waiting(ctx, seconds)).result()
+
+    def view_media(collection: Any = None, ids: Any = None) -> CallToolResult:
+        with told_to_the_model():
+            request = view_request({"collection": collection, "ids": ids})
+            return view_answer(engine.shelf, request.collection, request.ids)
+
+    def update_session(
+        session: Any = None,
+        collection: Any = None,
+        keep: Any = None,
+        drop: Any = None,
+        exclude: Any = None,
+        forget_seen: Any = None,
+        note: Any = None,
+        fork: Any = None,
+    ) -> CallToolResult:
+        with told_to_the_model():
+            change = session_change(
+                {
+                    "session": session,
+                    "collection": collection,
+                    "keep": keep,
+                    "drop": drop,
+                    "exclude": exclude,
+                    "forget_seen": forget_seen,
+                    "note": note,
+                    "fork": fork,
+                }
+            )
+            return session_answer(change_session(engine.shelf, engine.sessions, change)).result()
 
     return [
-        _tool(clip_search, "Search pictures", schemas.CLIP_SEARCH, schemas.CLIP_SEARCH_INPUT, schemas.CLIP_SEARCH_OUTPUT),
-        _tool(
-            describe_filters, "Describe filters", schemas.DESCRIBE_FILTERS, schemas.DESCRIBE_FILTERS_INPUT, schemas.DESCRIBE_FILTERS_OUTPUT
-        ),
+        _tool(clip_search, "Search pictures", schemas.CLIP_SEARCH, schemas.CLIP_SEARCH_OUTPUT),
+        _tool(describe_filters, "Describe filters", schemas.DESCRIBE_FILTERS, schemas.DESCRIBE_FILTERS_OUTPUT),
+        _tool(view_media, "Look at pictures", schemas.VIEW_MEDIA, None),
+        _tool(update_session, "Keep a shortlist", schemas.UPDATE_SESSION, schemas.UPDATE_SESSION_OUTPUT, annotations=_WRITES_SESSION),
     ]
 
 
@@ -88,23 +149,28 @@ async def refuse_bad_names(ctx: Any, call_next: Callable[[Any], Awaitable[Any]])
 
 
 def _refusal(name: object, arguments: object) -> str | None:
-    schema = {"clip_search": schemas.CLIP_SEARCH_INPUT, "describe_filters": schemas.DESCRIBE_FILTERS_INPUT}.get(str(name))
+    schema = schemas.INPUTS.get(str(name))
     if schema is None:
         return None
     if arguments is not None and not isinstance(arguments, dict):
-        return f'{name} takes its arguments as an object, such as {{"text": "a red apple"}}.'
+        return f"{name} takes its arguments as an object, such as {_EXAMPLES[str(name)]}."
     given: dict[str, Any] = arguments or {}
-    refusal = refused_names(str(name), list(given), list(schema["properties"]))
-    if refusal is None and name == "clip_search" and not isinstance(given.get("text"), str):
-        return 'clip_search needs text: words that describe the picture, for example {"text": "a red apple on a table"}.'
-    return refusal
+    return refused_names(str(name), list(given), list(schema["properties"]))
 
 
-def _tool(fn: Callable[..., CallToolResult], title: str, description: str, takes: schemas.Schema, gives: schemas.Schema) -> Tool:
+def _tool(
+    fn: Callable[..., CallToolResult],
+    title: str,
+    description: str,
+    gives: schemas.Schema | None,
+    annotations: ToolAnnotations = _READ_ONLY,
+    meta: dict[str, Any] | None = None,
+) -> Tool:
     """Return `fn` as a tool that publishes hand-written schemas; the SDK's generated ones carry titles and miss bounds."""
-    tool = Tool.from_function(fn, title=title, description=description, annotations=_READ_ONLY, structured_output=False)
-    tool.parameters = takes
-    tool.fn_metadata.output_schema = gives
+    tool = Tool.from_function(fn, title=title, description=description, annotations=annotations, structured_output=False, meta=meta)
+    tool.parameters = schemas.INPUTS[tool.name]
+    if gives is not None:
+        tool.fn_metadata.output_schema = gives
     return tool
 
 

@@ -91,6 +91,10 @@ class Catalog:
         """
         return self.rows.rows_of(ids)
 
+    def unknown(self, ids: Iterable[int]) -> list[int]:
+        """Return those of `ids` that have no row, in the order given."""
+        return [one for one in dict.fromkeys(ids) if self.rows.rows_of([one]).unknown]
+
     def rows_of_groups(self, groups: Iterable[int]) -> Found:
         """Return the rows of all members of groups, group by group in the order given.
 

@@ -1,49 +1,52 @@
-"""What each session has shown, in a small SQLite file that several server processes may share.
+"""What each session has shown, keeps and excludes, in a small SQLite file that several server processes may share.
 
-A handle is 128 random bits. Media ids are kept, not rows, so a re-index changes nothing. A session is gone 24 hours after its last use;
-beyond the limits the oldest ids and the oldest sessions go first.
+A handle is 128 random bits. Media ids are kept, not rows, so a re-index changes nothing. A session is gone 24 hours after its last use, or
+30 days after it if it keeps or excludes anything or has a note; beyond the limits the oldest ids and the oldest sessions go first.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import secrets
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mcp_server.domain.ids import MediaId
 from mcp_server.domain.search import Repeats
-from mcp_server.errors import SessionStoreError, UnknownSessionError, clipped
-
-logger = logging.getLogger(__name__)
+from mcp_server.domain.session import Kept, Page, PageEntry, Recorded, SessionChange, SessionHistory, SessionState
+from mcp_server.errors import BadArgumentError, UnknownSessionError, clipped
+from mcp_server.stores.session_file import SessionFile
 
 SESSIONS_FILE = "sessions.db"
 KEPT_SECONDS = 24 * 3600
+KEPT_LONG_SECONDS = 30 * KEPT_SECONDS
+"""How long a session with a shortlist, exclusions or notes is kept."""
 MOST_IDS = 100_000
 MOST_SESSIONS = 10_000
+MOST_KEPT = 10_000
+MOST_NOTES = 200
+MOST_PAGES = 10_000
+"""Answers of one session whose ids and scores are remembered."""
+MOST_ANSWERS = 200
+"""Answers of one session, the latest, that can be sent again word for word."""
+PREFIX = "s_"
+"""How every handle begins."""
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS sessions (id TEXT PRIMARY KEY, used REAL NOT NULL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS sessions_by_use ON sessions (used);
-CREATE TABLE IF NOT EXISTS shown (
-    seq INTEGER PRIMARY KEY,
-    session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
-    collection TEXT NOT NULL,
-    query TEXT NOT NULL,
-    media INTEGER NOT NULL,
-    UNIQUE (session, collection, query, media)
-);
-"""
+_HAS_MARKS = "(EXISTS (SELECT 1 FROM marks WHERE session = sessions.id) OR EXISTS (SELECT 1 FROM notes WHERE session = sessions.id))"
 _TAKEN = "SELECT 1 FROM shown WHERE session = ? AND collection = ? AND media IN (SELECT value FROM json_each(?))"
+_COPIED = {
+    "shown": "collection, query, media",
+    "pages": "page, collection, question, ids, scores, at, answer",
+    "marks": "collection, media, kind",
+    "notes": "text, at",
+}
 
 
 class Sessions:
@@ -62,30 +65,15 @@ class Sessions:
         Raises:
             SessionStoreError: the file cannot be created or read.
         """
-        self._file = file
+        self._file = SessionFile(file, now)
         self._now = now
         self._most_ids = most_ids
         self._most_sessions = most_sessions
-        self._lock = threading.RLock()  # one connection: each use takes milliseconds
-        self._db: sqlite3.Connection | None = None
-        with self._reported():
-            try:
-                self._db = self._opened()
-            except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
-                    raise
-                self._set_aside()
-                self._db = self._opened()
 
     def check(self, session: str) -> None:
         """Raise UnknownSessionError unless `session` is known and not expired."""
-        with self._reported(), self._lock:
-            row = self._connection.execute("SELECT used FROM sessions WHERE id = ?", (session,)).fetchone()
-        if row is None or row[0] < self._now() - KEPT_SECONDS:
-            raise UnknownSessionError(
-                f'Session "{clipped(session)}" is unknown or expired (kept 24 hours after last use). '
-                "Call again without session to start a new one; pass ids to skip in seen."
-            )
+        with self._file.reading() as db:
+            self._check(db, session)
 
     def shown(self, session: str, collection: str, query: str | None = None) -> NDArray[np.int64]:
         """Return the distinct media ids that `session` has shown of `collection`, only for `query` when given."""
@@ -93,128 +81,254 @@ class Sessions:
         values = [session, collection]
         if query is not None:
             sql, values = sql + " AND query = ?", [*values, query]
-        with self._reported(), self._lock:
-            rows = self._connection.execute(sql, values).fetchall()
-        return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
+        return self._ids(sql, values)
 
-    def remember(self, session: str | None, collection: str, query: str, ids: Sequence[MediaId], repeats: Repeats) -> str | None:
-        """Mark `ids` as shown, in order, and return the handle: a new one if `session` is None.
+    def excluded(self, session: str, collection: str) -> NDArray[np.int64]:
+        """Return the media ids that `session` excludes for good."""
+        return self._ids("SELECT media FROM marks WHERE session = ? AND collection = ? AND kind = 'exclude'", [session, collection])
 
-        All or nothing: when another call of the session has shown one of them meanwhile (and `repeats` forbids that), nothing is
-        written and None is returned; search again.
+    def record(
+        self, session: str | None, entry: PageEntry, repeats: Repeats, answer: Callable[[str, int], str] | None = None
+    ) -> Recorded | None:
+        """Mark what `entry` shows as shown and keep it as the next page; return the handle, a new one if `session` is None, and the page.
+
+        All or nothing: when another call of the session has shown one of the ids meanwhile (and `repeats` forbids that), nothing is
+        written and None is returned; search again. `answer`, given handle and page, makes the text that `page` sends again; what it raises
+        leaves nothing behind.
 
         Raises:
             UnknownSessionError: the handle is unknown or expired.
             SessionStoreError: the file cannot be written.
         """
-        with self._reported(), self._writing() as db:
-            if session is None:
-                handle = "s_" + secrets.token_urlsafe(16)
-                self._make_room(db)
-                db.execute("INSERT INTO sessions VALUES (?, ?)", (handle, self._now()))
-            else:
-                handle = session
-                self.check(handle)
-                if repeats != "allow" and self._taken(db, handle, collection, query if repeats == "query" else None, ids):
+        with self._file.writing() as db:
+            if session is not None:
+                self._check(db, session)
+                if repeats != "allow" and _taken(db, session, entry, entry.query if repeats == "query" else None):
                     return None
-                db.execute("UPDATE sessions SET used = ? WHERE id = ?", (self._now(), handle))
+            handle = session if session is not None else self._begun(db)
+            page = _last_page(db, handle) + 1
+            text = answer(handle, page) if answer is not None else None
+            self._touch(db, handle)
             db.executemany(
                 "INSERT OR IGNORE INTO shown (session, collection, query, media) VALUES (?, ?, ?, ?)",
-                [(handle, collection, query, int(media)) for media in ids],
+                [(handle, entry.collection, entry.query, media) for media in entry.ids],
             )
-            self._forget_oldest(db, handle)
-        return handle
+            packed = zlib.compress(text.encode()) if text is not None else None
+            lists = (json.dumps(entry.question), json.dumps(entry.ids), json.dumps([round(score, 6) for score in entry.scores]))
+            db.execute(
+                "INSERT INTO pages (session, page, collection, question, ids, scores, at, answer) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (handle, page, entry.collection, *lists, self._now(), packed),
+            )
+            self._forget_oldest(db, handle, page)
+        return Recorded(handle, page)
+
+    def pages(self, session: str) -> int:
+        """Return how many answers `session` has given. Raises UnknownSessionError."""
+        with self._file.reading() as db:
+            self._check(db, session)
+            return _last_page(db, session)
+
+    def page(self, session: str, page: int) -> str:
+        """Return the text of answer `page` of `session`, as it was given. Counts as a use of the session.
+
+        Raises:
+            UnknownSessionError: the handle is unknown or expired.
+            BadArgumentError: there is no such page, or its text is no longer kept.
+        """
+        with self._file.writing() as db:
+            self._check(db, session)
+            self._touch(db, session)
+            row = db.execute("SELECT answer FROM pages WHERE session = ? AND page = ?", (session, page)).fetchone()
+            last = _last_page(db, session)
+        if row is None or row[0] is None:
+            first = max(1, last - MOST_ANSWERS + 1)
+            kept = f"has pages {first:,} to {last:,}" if last else "has no pages yet"
+            raise BadArgumentError(f"Page {page:,} of this session cannot be sent again: it {kept}. Leave page out to go on.")
+        return zlib.decompress(row[0]).decode()
+
+    def update(self, change: SessionChange) -> SessionState:
+        """Make `change` and return what the session holds then; a new session is begun for None, and for a fork.
+
+        Raises:
+            UnknownSessionError: the handle is unknown or expired.
+            BadArgumentError: the change contradicts itself or goes over a limit; nothing is changed.
+            SessionStoreError: the file cannot be written.
+        """
+        if change.ids and change.collection is None:
+            raise ValueError("ids need their collection")
+        _refuse_contradictions(change)
+        with self._file.writing() as db:
+            if change.session is not None:
+                self._check(db, change.session)
+            handle = change.session
+            if handle is None or change.fork:
+                handle = self._begun(db)
+            if change.session is not None and change.fork:
+                self._copy(db, change.session, handle)
+            self._touch(db, handle)
+            _mark(db, handle, change)
+            if change.forget_seen:
+                where, values = ("", []) if change.collection is None else (" AND collection = ?", [change.collection])
+                db.execute(f"DELETE FROM shown WHERE session = ?{where}", [handle, *values])
+            if change.note:
+                db.execute("INSERT INTO notes (session, text, at) VALUES (?, ?, ?)", (handle, change.note, self._now()))
+            _refuse_too_much(db, handle)
+            return self._state(db, handle)
+
+    def history(self, session: str) -> SessionHistory:
+        """Return everything `session` has shown, keeps, excludes and notes.
+
+        Raises:
+            UnknownSessionError: the handle is unknown or expired.
+        """
+        with self._file.reading() as db:
+            self._check(db, session)
+            pages = tuple(
+                Page(page, collection, json.loads(question), tuple(json.loads(ids)), tuple(json.loads(scores)), at)
+                for page, collection, question, ids, scores, at in db.execute(
+                    "SELECT page, collection, question, ids, scores, at FROM pages WHERE session = ? ORDER BY page", (session,)
+                )
+            )
+            marks = db.execute("SELECT collection, media, kind FROM marks WHERE session = ? ORDER BY seq", (session,)).fetchall()
+            notes = tuple(text for (text,) in db.execute("SELECT text FROM notes WHERE session = ? ORDER BY seq", (session,)))
+        excluded: defaultdict[str, list[int]] = defaultdict(list)
+        for collection, media, kind in marks:
+            if kind == "exclude":
+                excluded[collection].append(media)
+        kept = _kept(pages, [(collection, media) for collection, media, kind in marks if kind == "keep"])
+        return SessionHistory(session, pages, kept, {name: tuple(ids) for name, ids in excluded.items()}, notes)
+
+    def recent(self, prefix: str, most: int) -> list[str]:
+        """Return up to `most` handles that begin with `prefix`, the most recently used first; expired ones are left out."""
+        sql = f"SELECT id FROM sessions WHERE substr(id, 1, length(?)) = ? AND {_alive()} ORDER BY used DESC, id LIMIT ?"
+        with self._file.reading() as db:
+            return [handle for (handle,) in db.execute(sql, (prefix, prefix, *self._ages(), most))]
 
     def close(self) -> None:
         """Close the file. The store must not be used afterwards."""
-        with self._lock:
-            if self._db is not None:
-                self._db.close()
+        self._file.close()
 
-    @staticmethod
-    def _taken(db: sqlite3.Connection, session: str, collection: str, query: str | None, ids: Sequence[MediaId]) -> bool:
-        values: list[Any] = [session, collection, json.dumps([int(media) for media in ids])]
-        sql = _TAKEN
-        if query is not None:
-            sql, values = sql + " AND query = ?", [*values, query]
-        return db.execute(sql + " LIMIT 1", values).fetchone() is not None
+    def _ids(self, sql: str, values: Sequence[str]) -> NDArray[np.int64]:
+        with self._file.reading() as db:
+            rows = db.execute(sql, values).fetchall()
+        return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
 
-    def _make_room(self, db: sqlite3.Connection) -> None:
-        db.execute("DELETE FROM sessions WHERE used < ?", (self._now() - KEPT_SECONDS,))
+    def _ages(self) -> tuple[float, float]:
+        now = self._now()
+        return now - KEPT_SECONDS, now - KEPT_LONG_SECONDS
+
+    def _check(self, db: sqlite3.Connection, session: str) -> None:
+        if db.execute(f"SELECT 1 FROM sessions WHERE id = ? AND {_alive()}", (session, *self._ages())).fetchone() is None:
+            raise UnknownSessionError(
+                f'Session "{clipped(session)}" is unknown or expired (kept 24 hours after last use, 30 days with a shortlist). '
+                "Call again without session to start a new one; pass ids to skip in seen."
+            )
+
+    def _begun(self, db: sqlite3.Connection) -> str:
+        """Enter a new session, making room for it, and return its handle."""
+        handle = PREFIX + secrets.token_urlsafe(16)
+        db.execute(f"DELETE FROM sessions WHERE NOT {_alive()}", self._ages())
         db.execute(
-            "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions ORDER BY used DESC LIMIT -1 OFFSET ?)",
+            f"DELETE FROM sessions WHERE id IN (SELECT id FROM sessions ORDER BY {_HAS_MARKS} DESC, used DESC LIMIT -1 OFFSET ?)",
             (self._most_sessions - 1,),
         )
+        db.execute("INSERT INTO sessions VALUES (?, ?)", (handle, self._now()))
+        return handle
 
-    def _forget_oldest(self, db: sqlite3.Connection, session: str) -> None:
+    def _touch(self, db: sqlite3.Connection, session: str) -> None:
+        db.execute("UPDATE sessions SET used = ? WHERE id = ?", (self._now(), session))
+
+    @staticmethod
+    def _copy(db: sqlite3.Connection, session: str, fork: str) -> None:
+        for table, columns in _COPIED.items():
+            db.execute(
+                f"INSERT INTO {table} (session, {columns}) SELECT ?, {columns} FROM {table} WHERE session = ? ORDER BY seq", (fork, session)
+            )
+
+    def _forget_oldest(self, db: sqlite3.Connection, session: str, page: int) -> None:
         (count,) = db.execute("SELECT COUNT(*) FROM shown WHERE session = ?", (session,)).fetchone()
         if count > self._most_ids:
             db.execute(
                 "DELETE FROM shown WHERE seq IN (SELECT seq FROM shown WHERE session = ? ORDER BY seq LIMIT ?)",
                 (session, count - self._most_ids),
             )
+        db.execute("UPDATE pages SET answer = NULL WHERE session = ? AND page = ?", (session, page - MOST_ANSWERS))
+        db.execute("DELETE FROM pages WHERE session = ? AND page <= ?", (session, page - MOST_PAGES))
 
-    def _opened(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._file, timeout=20, isolation_level=None, check_same_thread=False)
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
-            db.execute("PRAGMA foreign_keys = ON")
-            db.executescript(_SCHEMA)
-        except sqlite3.Error:
-            db.close()
-            raise
-        return db
-
-    @contextmanager
-    def _writing(self) -> Generator[sqlite3.Connection]:
-        """One write transaction: committed at the end, rolled back when anything is raised."""
-        with self._lock:
-            db = self._connection
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
-
-    @property
-    def _connection(self) -> sqlite3.Connection:
-        if self._db is None:
-            self._db = self._opened()
-        return self._db
-
-    def _set_aside(self) -> None:
-        """Put a damaged file and what belongs to it under another name; the next use begins a new one."""
-        with self._lock:
-            if self._db is not None:
-                self._db.close()
-                self._db = None
-            for suffix in ("", "-wal", "-shm"):
-                part = self._file.with_name(self._file.name + suffix)
-                if part.exists():
-                    part.rename(self._file.with_name(f"{self._file.name}.damaged-{int(self._now())}{suffix}"))
-        logger.warning("sessions.damaged file=%s set_aside=true", self._file.name)
-
-    @contextmanager
-    def _reported(self) -> Generator[None]:
-        """Turn SQLite's and the file system's refusals into one sentence for the model; the cause is chained for the log."""
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            logger.error("sessions.failed error=%r", error)
-            if isinstance(error, sqlite3.Error) and _is_damage(error):
-                self._set_aside()
-                raise SessionStoreError(
-                    "The server's sessions were damaged and had to be given up. Nothing of this call was marked as seen. "
-                    "Call again without session; pass ids to skip in seen."
-                ) from error
-            raise SessionStoreError(
-                "The server cannot keep this session (its disk may be full or not writable). Nothing was marked as seen. Tell the user."
-            ) from error
+    def _state(self, db: sqlite3.Connection, session: str) -> SessionState:
+        kept: defaultdict[str, list[int]] = defaultdict(list)
+        excluded: defaultdict[str, int] = defaultdict(int)
+        for collection, media, kind in db.execute("SELECT collection, media, kind FROM marks WHERE session = ? ORDER BY seq", (session,)):
+            if kind == "keep":
+                kept[collection].append(media)
+            else:
+                excluded[collection] += 1
+        seen = db.execute(
+            "SELECT collection, COUNT(DISTINCT media) FROM shown WHERE session = ? GROUP BY collection", (session,)
+        ).fetchall()
+        notes = [text for (text,) in db.execute("SELECT text FROM notes WHERE session = ? ORDER BY seq", (session,))]
+        seconds = KEPT_LONG_SECONDS if kept or excluded or notes else KEPT_SECONDS
+        return SessionState(session, dict(kept), dict(excluded), dict(seen), _last_page(db, session), notes, seconds / 3600)
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+def _alive() -> str:
+    """Return the condition that a session has not expired; its values are `_ages`."""
+    return f"(used >= ? OR (used >= ? AND {_HAS_MARKS}))"
+
+
+def _taken(db: sqlite3.Connection, session: str, entry: PageEntry, query: str | None) -> bool:
+    values: list[Any] = [session, entry.collection, json.dumps(entry.ids)]
+    sql = _TAKEN
+    if query is not None:
+        sql, values = sql + " AND query = ?", [*values, query]
+    return db.execute(sql + " LIMIT 1", values).fetchone() is not None
+
+
+def _last_page(db: sqlite3.Connection, session: str) -> int:
+    return int(db.execute("SELECT COALESCE(MAX(page), 0) FROM pages WHERE session = ?", (session,)).fetchone()[0])
+
+
+def _mark(db: sqlite3.Connection, session: str, change: SessionChange) -> None:
+    """Change the marks; what is marked so already keeps its place."""
+    for kind, ids in (("keep", change.keep), ("exclude", change.exclude)):
+        old = "exclude" if kind == "keep" else "keep"
+        rows = [(session, change.collection, media) for media in ids]
+        db.executemany(f"DELETE FROM marks WHERE session = ? AND collection = ? AND media = ? AND kind = '{old}'", rows)
+        db.executemany(f"INSERT OR IGNORE INTO marks (session, collection, media, kind) VALUES (?, ?, ?, '{kind}')", rows)
+    db.executemany(
+        "DELETE FROM marks WHERE session = ? AND collection = ? AND media = ?",
+        [(session, change.collection, media) for media in change.drop],
+    )
+
+
+def _refuse_contradictions(change: SessionChange) -> None:
+    if change.fork and change.session is None:
+        raise BadArgumentError("fork copies a session: pass the session to copy, or leave fork out to start an empty one.")
+    for first, second in (("keep", "drop"), ("keep", "exclude"), ("drop", "exclude")):
+        both = set(getattr(change, first)) & set(getattr(change, second))
+        if both:
+            raise BadArgumentError(f"{first} and {second} both name {min(both)}. Name each id in one of them only.")
+
+
+def _refuse_too_much(db: sqlite3.Connection, session: str) -> None:
+    """Raise BadArgumentError when the session holds more than it may."""
+    counts = dict(db.execute("SELECT kind, COUNT(*) FROM marks WHERE session = ? GROUP BY kind", (session,)).fetchall())
+    (notes,) = db.execute("SELECT COUNT(*) FROM notes WHERE session = ?", (session,)).fetchone()
+    if counts.get("keep", 0) > MOST_KEPT:
+        raise BadArgumentError(f"A shortlist holds at most {MOST_KEPT:,} items. Drop some, or export it and go on in a new session.")
+    if counts.get("exclude", 0) > MOST_IDS:
+        raise BadArgumentError(f"A session excludes at most {MOST_IDS:,} items. Use filters to leave out more.")
+    if notes > MOST_NOTES:
+        raise BadArgumentError(f"A session holds at most {MOST_NOTES} notes. Start a new session, or keep longer lists yourself.")
+
+
+def _kept(pages: Sequence[Page], kept: Sequence[tuple[str, int]]) -> tuple[Kept, ...]:
+    """Return the shortlist, each item with the answer that showed it first."""
+    wanted = set(kept)
+    first: dict[tuple[str, int], Kept] = {}
+    for page in pages:
+        for media, score in zip(page.ids, page.scores, strict=True):
+            key = (page.collection, media)
+            if key in wanted and key not in first:
+                first[key] = Kept(page.collection, media, page.page, page.question, score)
+    return tuple(first.get(key) or Kept(*key) for key in kept)

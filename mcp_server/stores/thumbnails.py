@@ -1,4 +1,4 @@
-"""Reads pictures by the name a catalog gives them, from a folder or a zip, or says their web address."""
+"""Reads pictures by the name a catalog gives them, from a folder, a zip or a web server, or says their web address."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class PictureStore(ABC):
 
     @abstractmethod
     def read(self, uri: str) -> bytes | None:
-        """Return the bytes of picture `uri`, or None: not there, not readable, not inside the base, or only reachable over the web."""
+        """Return the bytes of picture `uri`, or None: not there, not readable, or not inside the base. A web server takes its time."""
 
     def url_of(self, uri: str) -> str | None:
         """Return the web address of picture `uri`, or None where it has none."""
@@ -122,13 +122,16 @@ class ZipPictures(PictureStore):
 
 
 class WebPictures(PictureStore):
-    """Pictures on a web server: addresses only, nothing is fetched."""
+    """Pictures on a web server. Only what lies below the configured address is ever fetched."""
 
     def __init__(self, base: str) -> None:
         self._base = base
 
     def read(self, uri: str) -> bytes | None:
-        return None
+        from mcp_server.stores.web_pictures import fetch
+
+        url = self.url_of(uri)
+        return None if url is None else fetch(url, self._base)
 
     def url_of(self, uri: str) -> str | None:
         """Return base and `uri` joined with one slash, unsafe characters escaped; None for what does not lie below the base."""

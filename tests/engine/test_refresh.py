@@ -25,7 +25,7 @@ from zarr.storage import ZipStore
 from mcp_server.config import CollectionConfig, Settings
 from mcp_server.doctor import examine
 from mcp_server.domain.filter_syntax import parse_filter
-from mcp_server.domain.search import EncodedText, SearchRequest
+from mcp_server.domain.search import EncodedText, SearchRequest, WeightedText
 from mcp_server.encoders.loading import BackgroundText
 from mcp_server.engine.collection import Collection
 from mcp_server.engine.opening import EmbeddingsReader, background_encoder, open_collection, open_files, stamps
@@ -115,7 +115,7 @@ SECOND = [*FIRST, shown(3, 2, "green square", Color=["green"])]
 
 
 def ids(engine: SearchEngine, text: str = "green square", **arguments: Any) -> list[int]:
-    return [hit.item.id for hit in engine.search(SearchRequest(text, **arguments)).hits]
+    return [hit.item.id for hit in engine.search(SearchRequest((WeightedText(text),), **arguments)).hits]
 
 
 def test_no_search_fails_and_every_new_item_is_found_while_versions_are_published(
@@ -147,12 +147,12 @@ def test_no_search_fails_and_every_new_item_is_found_while_versions_are_publishe
             calls += 1
             newest = published - 1
             outcome = engine.search(
-                SearchRequest(texts[newest], filters=even if calls % 3 == 0 else None, session=session, repeats="allow")
+                SearchRequest((WeightedText(texts[newest]),), filters=even if calls % 3 == 0 else None, session=session, repeats="allow")
             )
             session = outcome.session
             assert outcome.hits[0].item.id == 100 + newest or (newest % 2 and calls % 3 == 0)
             assert len(outcome.hits) == min(10, outcome.matching)
-            described = filter_answer(engine.shelf, filter_question({"field": "Number", "n": 50})).body
+            described = filter_answer(engine, filter_question({"field": "Number", "n": 50})).body
             assert described["items"] >= newest + 1
         return calls
 
@@ -174,7 +174,7 @@ def test_a_session_repeats_nothing_when_rows_have_moved_and_items_were_added(tmp
     old = [shown(id_, id_ - 1, WORDS[id_ % 8]) for id_ in range(1, 21)]
     publish(tmp_path, old)
     with closing(opener.engine()) as engine:
-        first = engine.search(SearchRequest("red", n=12))
+        first = engine.search(SearchRequest((WeightedText("red"),), n=12))
         publish(
             tmp_path, [shown(one.id, 40 - one.id, WORDS[one.id % 8]) for one, _ in old] + [shown(50 + at, at, "red") for at in range(9)]
         )
@@ -250,7 +250,7 @@ def test_a_search_whose_catalog_is_replaced_under_it_begins_anew_on_the_new_one(
     publish(tmp_path, FIRST)
     encoder = Meddling()
     with closing(Opener(tmp_path, encoder, plain).engine()) as engine:
-        session = engine.search(SearchRequest("red", n=1)).session
+        session = engine.search(SearchRequest((WeightedText("red"),), n=1)).session
         writer = sqlite3.connect(tmp_path / "collection.db")
         writer.execute("PRAGMA journal_mode = WAL")
         with writer:
@@ -262,7 +262,7 @@ def test_a_search_whose_catalog_is_replaced_under_it_begins_anew_on_the_new_one(
             publish(tmp_path, SECOND)
 
         encoder.meanwhile = meanwhile
-        outcome = engine.search(SearchRequest("green square", session=session))
+        outcome = engine.search(SearchRequest((WeightedText("green square"),), session=session))
         assert [hit.item.id for hit in outcome.hits] == [3, 2]
         assert outcome.hidden.seen == 1
 
@@ -290,7 +290,7 @@ def test_a_new_version_that_cannot_be_opened_leaves_the_old_one_in_service(
         (tmp_path / "bad").write_bytes(b"SQLite format 3\0" + b"no such thing" * 100)
         (tmp_path / "bad").replace(tmp_path / "collection.db")
         assert {len(found) for found in pool.map(lambda _: ids(engine), range(20))} == {2}
-        described = filter_answer(engine.shelf, filter_question({"field": "Color"})).body
+        described = filter_answer(engine, filter_question({"field": "Color"})).body
         assert described["field"]["distinct"] == 2
         refusals = [record for record in caplog.records if record.message.startswith("collection.new_version_refused")]
         assert len(refusals) == 1
@@ -326,7 +326,7 @@ def test_a_catalog_written_to_all_the_time_is_not_read_again_at_every_call(tmp_p
         for at in range(5):
             with closing(sqlite3.connect(tmp_path / "collection.db")) as writer, writer:
                 writer.execute("UPDATE medias SET source = ? WHERE id = 1", (f"{at}.jpg",))
-            outcome = engine.search(SearchRequest("red circle"))
+            outcome = engine.search(SearchRequest((WeightedText("red circle"),)))
             assert outcome.hits[0].item.title == f"{at}.jpg"
         assert len(opener.opened) == 1
         publish(tmp_path, SECOND)

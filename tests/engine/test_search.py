@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from zarr.storage import ZipStore
 
 from mcp_server.domain.filter_syntax import parse_filter
-from mcp_server.domain.search import SearchOutcome, SearchRequest
+from mcp_server.domain.search import SearchOutcome, SearchRequest, WeightedText
 from mcp_server.engine.search import SearchEngine
 from mcp_server.errors import CollectionError, EncoderError, UnknownCollectionError, UnknownSessionError, UnknownValueError
 from mcp_server.stores.facets import overview
@@ -62,7 +62,7 @@ def expected_order(text: str, allowed: set[int]) -> list[int]:
 
 def ask(engine: SearchEngine, text: str = "red circle", **arguments: Any) -> SearchOutcome:
     arguments["filters"] = parse_filter(arguments.get("filters"))
-    return engine.search(SearchRequest(text, **arguments))
+    return engine.search(SearchRequest((WeightedText(text),), **arguments))
 
 
 def ids(outcome: SearchOutcome) -> list[int]:

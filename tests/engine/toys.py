@@ -14,7 +14,7 @@ from zarr.storage import ZipStore
 
 from mcp_server.domain.search import EncodedText
 from mcp_server.encoders.loading import BackgroundText
-from mcp_server.engine.collection import Collection, Media
+from mcp_server.engine.collection import Collection, Media, ScaleFile
 from mcp_server.engine.search import SearchEngine
 from mcp_server.engine.shelf import Shelf
 from mcp_server.errors import EncoderError
@@ -27,6 +27,10 @@ from mcp_server.stores.thumbnails import PictureStore
 from tests import m3
 
 WORDS = ("red", "green", "blue", "circle", "square", "star", "big", "small")
+
+
+SCALE = {"text_mean": [0.0] * len(WORDS), "text_fair": 1.0, "text_strong": 1.4, "pair_fair": 1.0, "pair_strong": 1.4}
+"""A scale that is known from the start: nothing is measured behind a test's back."""
 
 
 def vector_of(text: str) -> NDArray[np.float32]:
@@ -71,6 +75,7 @@ def open_collection(folder: Path, name: str, encoder: BackgroundText) -> Collect
         load_index=lambda: open_index("zarr", embeddings, None, catalog.media_of_row),
         encoder=encoder,
         media=Media(PictureStore.open(""), PictureStore.open("")),
+        scale_file=ScaleFile(lambda: SCALE, lambda _: None),
     )
 
 

@@ -59,14 +59,19 @@ async def test_the_tool_list_is_short_flat_and_read_only(engine: SearchEngine, e
     async with connected(engine, era) as client:
         listed = await client.list_tools()
     text = listed.model_dump_json(by_alias=True, exclude_none=True)
-    assert [tool.name for tool in listed.tools] == ["clip_search", "describe_filters"]
-    assert len(text) / 3.3 <= 1_500
+    assert [tool.name for tool in listed.tools] == ["clip_search", "describe_filters", "view_media", "update_session"]
+    assert len(text) / 3.3 <= 2_000
     for forbidden in ("$ref", "$defs", "draft-07"):
         assert forbidden not in text
     for tool in listed.tools:
         assert tool.annotations is not None
-        assert tool.annotations.read_only_hint
+        assert tool.annotations.read_only_hint is (tool.name != "update_session")
+        assert tool.annotations.destructive_hint is False
         assert tool.annotations.open_world_hint is False
+        jsonschema.Draft202012Validator.check_schema(tool.input_schema)
+        if tool.name == "view_media":  # structured content beside a picture makes some hosts hide it
+            assert tool.output_schema is None
+            continue
         assert tool.output_schema is not None
         assert "additionalProperties" not in json.dumps(tool.output_schema)
         jsonschema.Draft202012Validator.check_schema(tool.input_schema)
@@ -89,7 +94,7 @@ async def test_an_agent_finds_pages_on_and_narrows(engine: SearchEngine, era: st
         assert second["hidden"]["best_hidden_score"] == pytest.approx(scores[0], abs=1e-4)
         overview = await call(client, "describe_filters")
         jsonschema.validate(overview, schema["describe_filters"])
-        red = await call(client, "clip_search", text="fruit", n=20, filters={"color": "red"}, detail="full")
+        red = await call(client, "clip_search", text="fruit", n=15, filters={"color": "red"}, detail="full")
         assert all("red" in hit["tags"]["color"] for hit in red["hits"])
         assert red["filters"] == "color is red"
 
@@ -107,7 +112,18 @@ async def test_an_agent_finds_pages_on_and_narrows(engine: SearchEngine, era: st
         ({"text": "cat", "zzz": 1}, "takes:"),
         ({}, "text"),
         ({"text": None}, "text"),
-        ({"text": ["cat"]}, "text"),
+        ({"text": {"a": "cat"}}, "text"),
+        ({"text": [5]}, "in quotes"),
+        ({"text": ["0: cat"]}, "-10 to 10"),
+        ({"text": ["cat"] * 17}, "at most 16"),
+        ({"unlike": [1]}, "Add text or like"),
+        ({"like": [999_999]}, "999999"),
+        ({"like": ["a"]}, "list of ids"),
+        ({"text": "cat", "page": 2}, "needs the session"),
+        ({"text": "cat", "page": 0}, "whole number"),
+        ({"text": "cat", "min_score": 2}, "-1 to 1"),
+        ({"text": "cat", "min_score": "high"}, "-1 to 1"),
+        ({"text": "cat", "max_per_group": 0}, "whole number"),
         ({"text": "   "}, "blank"),
         ({"text": "x" * 1_000_000}, "1,000,000 characters"),
         ({"text": "cat", "n": 0}, "1 to 100"),
@@ -163,7 +179,7 @@ async def test_optional_arguments_take_what_models_send_for_nothing(engine: Sear
             client, "clip_search", text="cat", filters=empty, **dict.fromkeys(("collection", "n", "session", "seen", "detail"), "")
         )
         assert found["returned"] == 10
-        assert found["hidden"]["filtered"] == 0
+        assert "hidden" not in found
 
 
 async def test_json_text_is_understood_where_an_object_or_a_list_is_meant(engine: SearchEngine) -> None:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-import struct
 import warnings
-import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,10 +24,11 @@ from mcp_server.encoders.sizing import Sizing, fitted
 from mcp_server.ingest.pictures.facts import colour_facts, embedded, file_facts, shape_facts
 from mcp_server.ingest.pictures.reading import UnreadableFileError, read_file
 from mcp_server.ingest.pictures.results import THUMBNAIL_SIDE, Facts, Picture, Unreadable
-from mcp_server.ingest.pictures.rgb import on_white, turned
 from mcp_server.ingest.pictures.sidecars import sidecar_facts, with_sidecars
 from mcp_server.ingest.pictures.suffixes import readable_suffixes
 from mcp_server.ingest.pictures.tiff_tags import claimed_bytes, tiff_block
+from mcp_server.pictures.decoder_errors import DECODER_ERRORS
+from mcp_server.pictures.rgb import on_white, turned
 
 __all__ = ["THUMBNAIL_SIDE", "Facts", "Picture", "Unreadable", "decode", "examine", "readable_suffixes"]
 
@@ -48,26 +47,6 @@ _STARTS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"RIFF": 
 _EXIF_WITHIN = 2**20
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _CLAIMED_TIMES = 2
-
-_DECODER_ERRORS = (
-    Image.DecompressionBombError,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    BufferError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    Warning,
-    struct.error,
-    zlib.error,
-)
-"""What Pillow's decoders raise on damaged files; each format has its own habits."""
 
 _CUT = "cut short: the file ends before the picture does"
 _CUT_SHORT = re.compile(
@@ -150,7 +129,7 @@ def _decoded(folder: Path, source: str, sidecars: Sequence[str], finish: Callabl
         reason, again = _unknown(data)
     except MemoryError:
         reason, again = "too large for the memory of this machine", True
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         reason = _reason(error)
     return Unreadable(source, reason, again)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mcp_server.config import demo_folder, load_settings
 from mcp_server.domain.filter_syntax import parse_filter
-from mcp_server.domain.search import SearchRequest
+from mcp_server.domain.search import SearchRequest, WeightedText
 from mcp_server.engine.opening import open_engine
 from mcp_server.indexes.embeddings import load_embeddings
 from mcp_server.protocol.arguments import filter_question
@@ -108,11 +108,11 @@ def answers(config: Path, name: str) -> dict[str, Any]:
     said: dict[str, Any] = {}
     with closing(open_engine(settings, Path(":memory:"))) as engine:
         for text, filters in SEARCHES:
-            found = engine.search(SearchRequest(text=text, collection=name, n=20, filters=parse_filter(filters), detail="full"))
+            found = engine.search(SearchRequest((WeightedText(text),), collection=name, n=20, filters=parse_filter(filters), detail="full"))
             hits = [(hit.item.id, hit.item.title, hit.item.uri, _sorted(hit.item.tags)) for hit in found.hits]
             said[f"{text} {json.dumps(filters)}"] = (hits, found.matching, [round(hit.score, 4) for hit in found.hits])
         for field in ("category", "keywords", "introduced", "width", "has_skin_tone"):
-            answer = filter_answer(engine.shelf, filter_question({"collection": name, "field": field}))
+            answer = filter_answer(engine, filter_question({"collection": name, "field": field}))
             said[field] = answer.body["field"]
     return said
 

@@ -1,0 +1,53 @@
+"""Keeps a collection's scale of relevance between starts: a small JSON file that names what it was measured on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+logger = logging.getLogger(__name__)
+
+RELEVANCE_FILE = "relevance.json"
+"""Its name beside the embeddings; in the cache folder the collection's name comes first."""
+
+
+def cached_file(folder: Path, collection: str) -> Path:
+    """Return where the scale of `collection` is kept in the cache folder."""
+    safe = "".join(char if char.isalnum() or char in "-_" else "_" for char in collection)
+    return folder / f"{safe}.{RELEVANCE_FILE}"
+
+
+def read_scale(files: Iterable[Path], key: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the scale in the first of `files` that was measured on `key`; None if there is none."""
+    for file in files:
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            logger.warning("relevance.unreadable file=%s error=%s", file, error)
+            continue
+        scale = cast("dict[str, Any]", found).get("scale") if isinstance(found, dict) and found.get("key") == key else None
+        if isinstance(scale, dict):
+            return scale
+    return None
+
+
+def write_scale(file: Path, key: dict[str, Any], scale: dict[str, Any]) -> None:
+    """Write `scale`, measured on `key`, whole or not at all.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    temporary = file.with_name(f"{file.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps({"key": key, "scale": scale}) + "\n", encoding="utf-8")
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

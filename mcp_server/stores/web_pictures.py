@@ -1,0 +1,97 @@
+"""Fetches one picture from the web server that the configuration names: bounded in time and size, and never from elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+
+from mcp_server import __version__
+
+if TYPE_CHECKING:
+    import httpx
+
+logger = logging.getLogger(__name__)
+
+MOST_BYTES = 16 * 2**20
+"""A larger picture is given up while it is being received."""
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 10.0
+"""How long the server may keep silent."""
+FETCH_SECONDS = 12.0
+"""How long one picture may take in all."""
+MOST_REDIRECTS = 3
+
+_OK = 200
+_PORTS = {"http": 80, "https": 443}
+
+
+class _RefusedError(Exception):
+    """Nothing is fetched, or what comes is not taken; the message is for the log and names no secrets."""
+
+
+def fetch(url: str, base: str, seconds: float = FETCH_SECONDS) -> bytes | None:
+    """Return what is at `url`, which lies below `base`; None when it cannot be had. Never raises for what a server does.
+
+    Redirects are followed to addresses below `base` only: same scheme, host and port, and a path that begins with its path. No cookies
+    are kept, and no proxy from the environment is used. Safe to call from several threads.
+    """
+    import httpx  # only who looks at pictures on the web pays for it
+
+    timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
+    headers = {"User-Agent": f"clip-search-mcp/{__version__}", "Accept": "image/*"}
+    deadline = time.monotonic() + seconds
+    try:
+        with httpx.Client(timeout=timeout, headers=headers, trust_env=False, follow_redirects=False) as client:
+            for _ in range(MOST_REDIRECTS + 1):
+                if not is_below(url, base):
+                    raise _RefusedError("it lies outside the configured address")
+                with client.stream("GET", url) as answer:
+                    if answer.is_redirect:
+                        url = urljoin(url, answer.headers["location"])
+                        continue
+                    if answer.status_code != _OK:
+                        raise _RefusedError(f"the server answered {answer.status_code}")
+                    return _received(answer, deadline)
+        raise _RefusedError("it was redirected too often")
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, _RefusedError, ValueError) as error:
+        logger.warning(
+            "picture.not_fetched host=%s reason=%s", urlsplit(base).hostname, error if _is_plain(error) else type(error).__name__
+        )
+        return None
+
+
+def is_below(url: str, base: str) -> bool:
+    """Tell whether `url` is at the same scheme, host and port as `base`, and its path begins with that of `base` without climbing."""
+    try:
+        there, here = urlsplit(url), urlsplit(base)
+        if _place(there) != _place(here):
+            return False
+    except ValueError:
+        return False
+    path = unquote(there.path)
+    if ".." in PurePosixPath(path).parts or "\\" in path:
+        return False
+    return path.startswith(unquote(here.path)) or not here.path
+
+
+def _place(url: SplitResult) -> tuple[str, str, int | None]:
+    return url.scheme.lower(), (url.hostname or "").lower(), url.port or _PORTS.get(url.scheme.lower())
+
+
+def _received(answer: httpx.Response, deadline: float) -> bytes:
+    received = bytearray()
+    for part in answer.iter_bytes():
+        received += part
+        if len(received) > MOST_BYTES:
+            raise _RefusedError(f"it is larger than {MOST_BYTES} bytes")
+        if time.monotonic() > deadline:
+            raise _RefusedError("it took too long")
+    return bytes(received)
+
+
+def _is_plain(error: Exception) -> bool:
+    """Only our own words are certain to hold no address with a password in it."""
+    return isinstance(error, _RefusedError)

@@ -1,0 +1,121 @@
+"""Pictures on the web: from the configured address and from nowhere else, never too much, never too long."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from mcp_server.stores import web_pictures
+from mcp_server.stores.thumbnails import PictureStore
+from mcp_server.stores.web_pictures import is_below
+
+PICTURE = b"\x89PNG a picture"
+
+
+class Site(BaseHTTPRequestHandler):
+    """Answers by path; notes what was asked for."""
+
+    asked: list[str]
+    slow = threading.Event()
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        where = {
+            "/thumbs/moved.png": "/thumbs/a%20b.png",
+            "/thumbs/loop.png": "/thumbs/loop.png",
+            "/thumbs/out.png": "/private/x.png",
+            "/thumbs/away.png": "http://127.0.0.1:1/thumbs/a.png",
+        }.get(self.path)
+        if where is not None:
+            self.send_response(302)
+            self.send_header("Location", where)
+            self.end_headers()
+        elif self.path == "/thumbs/endless.png":
+            self.send_response(200)
+            self.end_headers()
+            while not self.slow.is_set():
+                try:
+                    self.wfile.write(b"x" * 65536)
+                except OSError:
+                    return
+        elif self.path in ("/thumbs/a%20b.png", "/private/x.png", "/thumbs/gone.png"):
+            self.send_response(404 if "gone" in self.path else 200)
+            self.end_headers()
+            self.wfile.write(PICTURE)
+        else:
+            self.send_error(404)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def site() -> Iterator[str]:
+    Site.asked = []
+    Site.slow.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/thumbs/"
+        Site.slow.set()
+        server.shutdown()
+        thread.join()
+
+
+def test_a_picture_below_the_base_is_fetched(site: str) -> None:
+    store = PictureStore.open(site)
+    assert store.read("a b.png") == PICTURE
+    assert store.read(f"{site}a%20b.png") == PICTURE
+    assert store.read("moved.png") == PICTURE
+
+
+@pytest.mark.parametrize(
+    "uri", ["gone.png", "loop.png", "out.png", "away.png", "missing.png", "", "../private/x.png", "%2e%2e/private/x.png"]
+)
+def test_what_is_not_there_or_leads_away_gives_nothing(site: str, uri: str) -> None:
+    assert PictureStore.open(site).read(uri) is None
+    assert "/private/x.png" not in Site.asked
+
+
+def test_an_address_elsewhere_is_not_even_asked(site: str) -> None:
+    assert PictureStore.open(site.replace("/thumbs/", "/other/")).read(f"{site}a%20b.png") is None
+    assert PictureStore.open("").read(f"{site}a%20b.png") is None
+    assert Site.asked == []
+
+
+def test_an_endless_picture_is_given_up(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_pictures, "MOST_BYTES", 2**20)
+    assert PictureStore.open(site).read("endless.png") is None
+
+
+def test_a_picture_that_takes_too_long_is_given_up(site: str) -> None:
+    assert web_pictures.fetch(f"{site}endless.png", site, seconds=0.0) is None
+
+
+def test_no_password_of_an_address_reaches_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    assert PictureStore.open("http://user:secret@127.0.0.1:1/").read("a.png") is None
+    assert "127.0.0.1" in caplog.text
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("url", "below"),
+    [
+        ("https://host/t/a.png", True),
+        ("https://HOST:443/t/a.png", True),
+        ("http://host/t/a.png", False),
+        ("https://host:444/t/a.png", False),
+        ("https://host.evil/t/a.png", False),
+        ("https://host@evil/t/a.png", False),
+        ("https://host/other/a.png", False),
+        ("https://host/t/../other/a.png", False),
+        ("https://host/t/%2e%2e/other/a.png", False),
+        ("https://[/t/a.png", False),
+    ],
+)
+def test_below_means_same_scheme_host_port_and_path(url: str, below: bool) -> None:
+    assert is_below(url, "https://host/t/") is below
