@@ -11,6 +11,7 @@ from mcp.server import MCPServer
 from mcp_server import __version__
 from mcp_server.engine.search import SearchEngine
 from mcp_server.protocol.completions import add_completions
+from mcp_server.protocol.gallery import gallery
 from mcp_server.protocol.prompts import build_prompts, right_codes
 from mcp_server.protocol.resources import add_resources
 from mcp_server.protocol.schemas import INSTRUCTIONS
@@ -49,6 +50,7 @@ def build_server(engine: SearchEngine, *, log_level: str = "INFO", list_sessions
         version=__version__,
         website_url=None,
         tools=build_tools(engine),
+        extensions=[gallery()],
         lifespan=lifespan,
         log_level=log_level,  # pyright: ignore[reportArgumentType] - checked against the same five names when the configuration is read
         middleware=[warm_up_after, refuse_bad_names, right_prompts],

@@ -91,7 +91,7 @@ def _collections(engine: SearchEngine) -> str:
         one: Json = {"name": name, "filters": uris.filters_uri(name)}
         try:
             with engine.shelf.using(name) as collection:
-                one |= {"items": collection.catalog.indexed, "fields": len(collection.filters.fields), "model": _model(collection.encoder.model)}
+                one |= {"items": collection.catalog.indexed, "model": _model(collection.encoder.model)}
         except CollectionError:
             one["problem"] = "cannot be opened; tell the user to run clip-search-mcp doctor"
         found.append(one)

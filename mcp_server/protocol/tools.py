@@ -18,6 +18,7 @@ from mcp_server.protocol.answers import Answer, search_answer, session_answer
 from mcp_server.protocol.arguments import filter_question, refused_names, search_request, session_change, view_request
 from mcp_server.protocol.failures import told_to_the_model
 from mcp_server.protocol.filter_answers import filter_answer
+from mcp_server.protocol.gallery import GALLERY_META
 from mcp_server.protocol.view import view_answer
 
 _READ_ONLY = ToolAnnotations(read_only_hint=True, destructive_hint=False, open_world_hint=False)
@@ -131,7 +132,7 @@ def build_tools(engine: SearchEngine) -> list[Tool]:
             return session_answer(change_session(engine.shelf, engine.sessions, change)).result()
 
     return [
-        _tool(clip_search, "Search pictures", schemas.CLIP_SEARCH, schemas.CLIP_SEARCH_OUTPUT),
+        _tool(clip_search, "Search pictures", schemas.CLIP_SEARCH, schemas.CLIP_SEARCH_OUTPUT, meta=GALLERY_META),
         _tool(describe_filters, "Describe filters", schemas.DESCRIBE_FILTERS, schemas.DESCRIBE_FILTERS_OUTPUT),
         _tool(view_media, "Look at pictures", schemas.VIEW_MEDIA, None),
         _tool(update_session, "Keep a shortlist", schemas.UPDATE_SESSION, schemas.UPDATE_SESSION_OUTPUT, annotations=_WRITES_SESSION),
