@@ -8,9 +8,8 @@ from typing import Any
 
 import anyio.to_thread
 import numpy as np
-from mcp import MCPError
 from mcp.server import MCPServer
-from mcp.types import INVALID_PARAMS, Completion, PromptReference, ResourceTemplateReference
+from mcp.types import Completion, PromptReference, ResourceTemplateReference
 
 from mcp_server.engine.search import SearchEngine
 from mcp_server.engine.shelf import Shelf
@@ -48,21 +47,17 @@ def add_completions(server: MCPServer[Any], engine: SearchEngine, *, list_sessio
 
     @server.completion()
     async def complete(ref: Any, argument: Any, context: Any) -> Completion:  # pyright: ignore[reportUnusedFunction] - registered by the decorator
-        _refuse_unknown(ref, argument.name)
+        if not _knows(ref, argument.name):
+            return _chosen((), "")
         given: dict[str, str] = (context.arguments or {}) if context is not None else {}
         work = partial(_values, engine, argument.name, argument.value.strip(), given.get("collection"), list_sessions)
         return await anyio.to_thread.run_sync(work)
 
 
-def _refuse_unknown(ref: object, argument: str) -> None:
+def _knows(ref: object, argument: str) -> bool:
     if isinstance(ref, PromptReference):
-        known = _PROMPT_ARGUMENTS.get(ref.name)
-    else:
-        known = _TEMPLATE_VARIABLES.get(ref.uri) if isinstance(ref, ResourceTemplateReference) else None
-    if known is None:
-        raise MCPError(INVALID_PARAMS, "There is no such prompt or resource template. prompts/list and resources/templates/list show them.")
-    if argument not in known:
-        raise MCPError(INVALID_PARAMS, f"It has no argument of that name. It takes {', '.join(known)}.")
+        return argument in _PROMPT_ARGUMENTS.get(ref.name, ())
+    return isinstance(ref, ResourceTemplateReference) and argument in _TEMPLATE_VARIABLES.get(ref.uri, ())
 
 
 def _values(engine: SearchEngine, argument: str, typed: str, collection: str | None, list_sessions: bool) -> Completion:
