@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,8 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list
     folder = tmp_path_factory.mktemp("inspector")
     with http_server(folder) as url:
         config = str(folder / "demo" / "config.ini")
-        yield {"http": [url, "--transport", "http"], "stdio": [sys.executable, "-m", "mcp_server", "serve", "--config", config]}
+        program = str(Path(sys.executable).with_name("clip-search-mcp"))
+        yield {"http": [url, "--transport", "http"], "stdio": [program, "serve", "-e", f"CLIP_SEARCH_CONFIG={config}"]}
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -65,7 +67,7 @@ def test_an_agent_can_search_look_keep_and_read(target: list[str]) -> None:
 
 def test_resources_prompts_and_the_gallery_are_there(targets: dict[str, list[str]]) -> None:
     target = targets["http"]
-    assert [one["uri"] for one in inspect(target, "--method", "resources/list")["resources"]][:2] == [
+    assert [one["uri"] for one in inspect(target, "--method", "resources/list")["resources"]][1:] == [
         "clip://collections",
         "clip://demo/filters",
     ]
@@ -77,5 +79,5 @@ def test_resources_prompts_and_the_gallery_are_there(targets: dict[str, list[str
 
 
 def test_a_refusal_reaches_the_inspector_as_an_error(targets: dict[str, list[str]]) -> None:
-    done = run(targets["http"], "--method", "tools/call", "--tool-name", "clip_search", "--tool-arg", "text=")
-    assert "blank" in done.stdout + done.stderr
+    done = run(targets["http"], "--method", "tools/call", "--tool-name", "clip_search", "--tool-arg", "text=cat", "n=0")
+    assert "1 to 100" in done.stdout + done.stderr
