@@ -1,4 +1,5 @@
-"""The commands: serve, search, filters, doctor; `cli_collections` makes collections, `cli_sessions` hands over what was found.
+"""The commands: serve, search, filters, doctor; `cli_collections` makes collections, `cli_sessions` hands over what was found,
+`cli_hosts` enters the server in a host's configuration.
 
 Exit status 0: fine, 1: failed, 2: bad configuration, files or arguments.
 """
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_server import __version__
 from mcp_server.cli_collections import add_collection_commands
+from mcp_server.cli_hosts import add_host_commands
 from mcp_server.cli_sessions import add_session_commands
 from mcp_server.config import Settings, load_settings
 from mcp_server.errors import CallerError, CollectionError, ConfigError, IngestError, ModelUnavailableError, SearchServerError
@@ -210,4 +212,5 @@ def _parser() -> argparse.ArgumentParser:
 
     add_collection_commands(commands, common)
     add_session_commands(commands, common)
+    add_host_commands(commands, common)
     return parser
