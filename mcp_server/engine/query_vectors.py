@@ -23,7 +23,7 @@ from mcp_server.indexes.base import Index
 Floats = NDArray[np.float32]
 Wide = NDArray[np.float64]
 
-UNLIKE = 0.5
+UNLIKE = 0.25
 """How much the pictures not wanted count against what is wanted."""
 SAMPLE = 1_024
 """Rows of the collection by which words and pictures are put on one scale."""
