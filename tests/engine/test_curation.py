@@ -1,0 +1,176 @@
+"""Curating over time: shortlists, exclusions, pages sent again, forks, and lists handed over."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mcp_server.cli import main
+from mcp_server.config import Settings
+from mcp_server.domain.search import SearchOutcome, SearchRequest, WeightedText
+from mcp_server.domain.session import SessionChange
+from mcp_server.engine.curation import update_session
+from mcp_server.engine.export import as_csv, as_jsonl, export_rows, in_words, session_report
+from mcp_server.engine.opening import open_engine
+from mcp_server.engine.search import SearchEngine
+from mcp_server.errors import BadArgumentError, UnknownCollectionError, UnknownMediaError, UnknownSessionError
+
+CAT = (WeightedText("a cat"),)
+
+
+@pytest.fixture
+def engine(demo_settings: Settings, tmp_path: Path) -> Iterator[SearchEngine]:
+    with closing(open_engine(demo_settings, tmp_path / "sessions.db", math.inf)) as opened:
+        yield opened
+
+
+def ids(outcome: SearchOutcome) -> list[int]:
+    return [int(hit.item.id) for hit in outcome.hits]
+
+
+def test_an_excluded_item_never_comes_again_until_it_is_dropped(engine: SearchEngine) -> None:
+    first = engine.search(SearchRequest(CAT, n=3))
+    best = ids(first)[0]
+    update_session(engine.shelf, engine.sessions, SessionChange(first.session, exclude=(best,)))
+    for repeats in ("skip", "query", "allow"):
+        again = engine.search(SearchRequest(CAT, n=10, session=first.session, repeats=repeats))
+        assert best not in ids(again)
+    update_session(engine.shelf, engine.sessions, SessionChange(first.session, drop=(best,), forget_seen=True))
+    assert ids(engine.search(SearchRequest(CAT, n=3, session=first.session)))[0] == best
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (SessionChange(None, keep=(999_999,)), UnknownMediaError),
+        (SessionChange(None, keep=(1221, 999_999)), UnknownMediaError),
+        (SessionChange(None, "nothing", keep=(1221,)), UnknownCollectionError),
+        (SessionChange("s_unknown"), UnknownSessionError),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_and_changes_nothing(engine: SearchEngine, change: SessionChange, error: type[Exception]) -> None:
+    session = update_session(engine.shelf, engine.sessions, SessionChange(None, keep=(1,))).session
+    with pytest.raises(error):
+        update_session(engine.shelf, engine.sessions, change if change.session else replace(change, session=session))
+    assert [one.id for one in engine.sessions.history(session).kept] == [1]
+
+
+def write(outcome: SearchOutcome) -> str:
+    return json.dumps([outcome.session, outcome.page, ids(outcome)])
+
+
+def test_a_page_asked_for_again_is_the_same_answer_and_the_next_one_is_made(engine: SearchEngine) -> None:
+    first = engine.answer(SearchRequest(CAT, n=3), write)
+    session, page, shown = json.loads(first)
+    assert page == 1
+    second = engine.answer(SearchRequest(CAT, n=3, session=session, page=2), write)
+    assert json.loads(second)[1] == 2
+    assert not set(json.loads(second)[2]) & set(shown)
+    assert engine.answer(SearchRequest(CAT, n=3, session=session, page=2), write) == second
+    assert engine.answer(SearchRequest(session=session, page=1), write) == first
+    assert engine.sessions.pages(session) == 2
+    with pytest.raises(BadArgumentError, match="the next is 3"):
+        engine.answer(SearchRequest(CAT, session=session, page=4), write)
+    with pytest.raises(BadArgumentError, match="Give text or like"):
+        engine.answer(SearchRequest(session=session, page=3), write)
+
+
+def test_two_forks_search_in_parallel_and_neither_repeats_itself_or_the_common_past(engine: SearchEngine) -> None:
+    common = engine.search(SearchRequest(CAT, n=10))
+    forks = [update_session(engine.shelf, engine.sessions, SessionChange(common.session, fork=True)).session for _ in range(2)]
+    shown: dict[str, list[int]] = {fork: [] for fork in forks}
+    gate = threading.Barrier(4)
+
+    def search(fork: str) -> None:
+        gate.wait()
+        for _ in range(25):
+            shown[fork] += ids(engine.search(SearchRequest(CAT, n=2, session=fork)))
+
+    threads = [threading.Thread(target=search, args=(fork,)) for fork in forks for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for fork in forks:
+        assert len(shown[fork]) == len(set(shown[fork])) == 100
+        assert not set(shown[fork]) & set(ids(common))
+    assert set(shown[forks[0]]) == set(shown[forks[1]])  # each goes down the same list on its own
+
+
+def test_a_shortlist_is_handed_over_with_what_found_each_item(engine: SearchEngine, tmp_path: Path) -> None:
+    found = engine.search(SearchRequest((WeightedText("red apple", 2.0), WeightedText("worm", -1.0)), n=4))
+    more = engine.search(SearchRequest(like=(found.hits[0].item.id,), n=2, session=found.session))
+    kept = (ids(more)[0], ids(found)[1], 5)
+    update_session(engine.shelf, engine.sessions, SessionChange(found.session, keep=kept, note="for the poster"))  # pyright: ignore[reportArgumentType]
+    rows = export_rows(engine.shelf, engine.sessions, found.session, "kept")
+    assert [(row["id"], row["page"]) for row in rows] == [(kept[0], 2), (kept[1], 1), (5, None)]
+    assert rows[1]["query"] == "2: red apple; -1: worm"
+    assert rows[0]["query"] == f"like {ids(found)[0]}"
+    assert rows[1]["score"] == round(found.hits[1].score, 4)
+    assert rows[1]["uri"].startswith("images/")
+    shown = export_rows(engine.shelf, engine.sessions, found.session, "shown")
+    assert [row["id"] for row in shown] == [*ids(found), *ids(more)]
+    assert [json.loads(line) for line in as_jsonl(rows).splitlines()] == rows
+    read = list(csv.DictReader(io.StringIO(as_csv(rows))))
+    assert [int(row["id"]) for row in read] == list(kept)
+    report = session_report(engine.shelf, engine.sessions, found.session)
+    assert [page["page"] for page in report["pages"]] == [1, 2]
+    assert report["pages"][0]["text"] == ["2: red apple", "-1: worm"]
+    assert report["notes"] == ["for the poster"]
+    assert [one["id"] for one in report["kept"]] == list(kept)
+    assert tmp_path
+
+
+def test_spreadsheets_get_no_formulas_but_exact_ids_and_uris() -> None:
+    row = {
+        "collection": "c",
+        "id": 1,
+        "title": '=HYPERLINK("x")',
+        "uri": "=a.png",
+        "original_url": "",
+        "score": 0.5,
+        "query": '-x, "y"\nz',
+        "page": 1,
+    }
+    (read,) = csv.DictReader(io.StringIO(as_csv([row])))
+    assert read["title"] == '\'=HYPERLINK("x")'
+    assert read["query"] == '\'-x, "y"\nz'
+    assert read["uri"] == "=a.png"
+    assert json.loads(as_jsonl([row])) == row
+
+
+def test_questions_are_told_in_words() -> None:
+    assert in_words({"text": ["a cat"], "unlike": [3, 4], "filters": "color is red"}) == "a cat; unlike 3, 4; filters: color is red"
+    assert in_words({"like": [1]}) == "like 1"
+
+
+def test_the_command_line_exports_a_session_and_never_overwrites_unasked(
+    demo_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "data" / "config.ini"
+    config.parent.mkdir()
+    demo = demo_settings.config_file
+    config.write_text(demo.read_text(encoding="utf-8").replace("./", f"{demo.parent}/"), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with closing(open_engine(replace(demo_settings, state_folder=config.parent), patience_seconds=math.inf)) as engine:
+        found = engine.search(SearchRequest(CAT, n=2))
+        update_session(engine.shelf, engine.sessions, SessionChange(found.session, keep=(ids(found)[0],)))
+    assert main(["export", found.session]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith(f"demo,{ids(found)[0]},")
+    out = tmp_path / "shown.jsonl"
+    command = ["export", found.session, "--list", "shown", "--format", "jsonl", "--output", str(out)]
+    assert main(command) == 0
+    assert [json.loads(line)["id"] for line in out.read_text(encoding="utf-8").splitlines()] == ids(found)
+    assert main(command) == 2
+    assert "--force" in capsys.readouterr().err
+    assert main([*command, "--force"]) == 0
+    assert main(["export", "s_nothing"]) == 2
