@@ -72,7 +72,7 @@ class Collection:
 
         Raises what `index` raises.
         """
-        encode, index, mapped, sample = self.encoder.encode_text, self.index, self.catalog.mapped, self.sample
+        encode, index, mapped, sample = self._relevance.guarded(self.encoder.encode_text), self.index, self.catalog.mapped, self.sample
         self._relevance.start(lambda: measure(encode, index, mapped, sample), sample)
         return self._relevance.ready(sample)
 

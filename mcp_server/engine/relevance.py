@@ -36,7 +36,13 @@ FORMAT = f"1.{VERSION}"
 TEXT_FAIR, TEXT_STRONG = 0.90, 0.97
 PAIR_FAIR, PAIR_STRONG = 0.99, 0.999
 RETRY_SECONDS = 2.0
+CLOSING_SECONDS = 2.0
+"""How long closing waits; a process that ends in the middle of the model's work may crash."""
 _LEAST_DROP_HITS = 3
+
+
+class _ClosedError(Exception):
+    """Nobody needs what is being measured any more."""
 
 
 @dataclass(frozen=True)
@@ -159,9 +165,22 @@ class BackgroundRelevance:
                 self._thread = threading.Thread(target=self._run, args=(make, sample), name="relevance", daemon=True)
                 self._thread.start()
 
+    def guarded(self, encode: Callable[[str], EncodedText]) -> Callable[[str], EncodedText]:
+        """Return `encode` for `make`: once this is closed, it ends the measuring instead."""
+
+        def encode_unless_closed(text: str) -> EncodedText:
+            if self._closed.is_set():
+                raise _ClosedError
+            return encode(text)
+
+        return encode_unless_closed
+
     def close(self) -> None:
-        """Give up measuring."""
+        """Give up measuring: waits for the text that is being encoded, no longer than `CLOSING_SECONDS`."""
         self._closed.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(CLOSING_SECONDS)
 
     def _run(self, make: Callable[[], Scale], sample: Floats) -> None:
         while not self._closed.is_set():
@@ -170,6 +189,8 @@ class BackgroundRelevance:
             except ModelLoadingError:
                 self._closed.wait(RETRY_SECONDS)
                 continue
+            except _ClosedError:
+                return
             except (EncoderError, CollectionError) as error:
                 logger.warning("relevance.not_measured name=%s reason=%s", self._name, error)
                 return

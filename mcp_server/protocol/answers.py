@@ -15,6 +15,8 @@ from mcp_server.protocol.uris import export_uri, media_uri
 CHARACTERS_PER_TOKEN = 3.3
 MOST_CHARACTERS = int(4_000 * CHARACTERS_PER_TOKEN)
 MOST_TITLE = 80
+MOST_CONCISE_TITLE = 26
+"""Ten concise hits take 300 tokens; the whole title comes with detail "full"."""
 MOST_URI = 160
 MOST_TAG_VALUES = 20
 MOST_SENTENCE = 400
@@ -24,8 +26,6 @@ MOST_NOTES_SHOWN = 4_000
 """Characters of notes that are shown, the latest."""
 
 Json = dict[str, Any]
-
-_MORE = "Pass session for more."
 
 _LOWER: dict[Detail, tuple[Detail, ...]] = {"full": ("concise", "ids"), "concise": ("ids",), "ids": ()}
 
@@ -120,9 +120,7 @@ def _search_body(outcome: SearchOutcome, request: SearchRequest, detail: Detail)
         body["filters"] = _short(outcome.filter_sentence, MOST_SENTENCE)
     body["warnings"] = list(outcome.warnings)
     next_step = _next(outcome)
-    if next_step != _MORE or not request.session:  # who passes a session knows
-        body["next"] = next_step
-    return body
+    return body if next_step is None else body | {"next": next_step}
 
 
 def _hidden(hidden: HiddenCounts) -> Json:
@@ -142,7 +140,7 @@ def _hit(hit: Hit, collection: str, detail: Detail) -> Json:
         body["match"] = round(hit.match, 3)
     if detail == "ids":
         return body
-    body["title"] = _short(item.title, MOST_TITLE)
+    body["title"] = _short(item.title, MOST_TITLE if detail == "full" else MOST_CONCISE_TITLE)
     if item.group is not None:
         body["group"] = int(item.group)
     if detail == "full":
@@ -161,12 +159,13 @@ def _short(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _next(outcome: SearchOutcome) -> str:
+def _next(outcome: SearchOutcome) -> str | None:
+    """Return what to do next where it is not the usual: the tool's description says that session brings more."""
     hidden = outcome.hidden
     if outcome.short_reason == "below_min_score":
         return "The others score below min_score; lower it for more."
     if outcome.unseen_left:
-        return _MORE if outcome.repeats != "allow" else 'Pass session and repeats "skip" for what was not shown yet.'
+        return None if outcome.repeats != "allow" else 'Pass session and repeats "skip" for what was not shown yet.'
     if outcome.short_reason == "groups_full":
         return "Every group has been shown max_per_group times; leave it out for the rest."
     if hidden.excluded and not hidden.seen and not outcome.hits:

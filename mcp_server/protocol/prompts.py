@@ -73,8 +73,8 @@ def curate(
     return (
         f"Select {number} pictures. Criteria: {wish}{where}{unwanted}\n\n"
         f"1. {begin}\n"
-        f"2. Call clip_search in several wordings. {_TIPS} describe_filters with text and session shows how to narrow; max_per_group=1 avoids "
-        "near copies.\n"
+        f"2. Call clip_search in several wordings. {_TIPS} describe_filters with text and session shows how to narrow; max_per_group=1 "
+        "avoids near copies.\n"
         "3. Look at every page with view_media, 12 ids at a time, and decide by what you see. Call update_session with keep for what "
         "belongs and exclude for what is ruled out; put doubts and decisions into note.\n"
         "4. Page on with session. Use kept ids as like and rejected ones as unlike. Leave a wording when rel is weak on two pages.\n"
