@@ -67,7 +67,10 @@ class SearchEngine:
             written[:] = [write(outcome)]
             return written[0]
 
-        self.shelf.with_collection(request.collection, lambda collection: self._walk(collection, request, keep, waiting))
+        try:
+            self.shelf.with_collection(request.collection, lambda collection: self._walk(collection, request, keep, waiting))
+        except _PageMadeError:
+            return self.sessions.page(request.session or "", request.page or 0)
         return written[0]
 
     def best_rows(self, collection: Collection, request: SearchRequest, waiting: Waiting | None = None) -> NDArray[np.int64]:
@@ -106,6 +109,9 @@ class SearchEngine:
             )
         return None
 
+    def _is_made(self, request: SearchRequest) -> bool:
+        return request.page is not None and request.session is not None and self.sessions.pages(request.session) >= request.page
+
     def _walk(
         self,
         collection: Collection,
@@ -121,6 +127,8 @@ class SearchEngine:
         question = walk.ask(waiting) if skip.allowed else None  # nothing allowed: no need of the model
         clock.lap("encode")
         with self._turns.of(request.session):
+            if write is not None and self._is_made(request):
+                raise _PageMadeError
             while True:
                 skip = walk.skip_set()  # calls that had their turn meanwhile have shown more
                 near = walk.nearest(skip, question)
@@ -140,6 +148,10 @@ class SearchEngine:
         outcome = replace(draft, session=made.session, page=made.page)
         _log(collection, request, outcome, clock)
         return outcome
+
+
+class _PageMadeError(Exception):
+    """Another call has made the page that this one was to make: the first try of a call that is repeated, say."""
 
 
 class _Walk:

@@ -84,6 +84,25 @@ def test_a_page_asked_for_again_is_the_same_answer_and_the_next_one_is_made(engi
         engine.answer(SearchRequest(session=session, page=3), write)
 
 
+def test_a_call_repeated_while_its_first_try_is_under_way_gets_the_same_page(engine: SearchEngine) -> None:
+    session = json.loads(engine.answer(SearchRequest(CAT, n=2), write))[0]
+    gate = threading.Barrier(6)
+    answers: list[str] = []
+
+    def repeat() -> None:
+        gate.wait()
+        answers.append(engine.answer(SearchRequest(CAT, n=2, session=session, page=2), write))
+
+    threads = [threading.Thread(target=repeat) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 6
+    assert len(set(answers)) == 1
+    assert engine.sessions.pages(session) == 2
+
+
 def test_two_forks_search_in_parallel_and_neither_repeats_itself_or_the_common_past(engine: SearchEngine) -> None:
     common = engine.search(SearchRequest(CAT, n=10))
     forks = [update_session(engine.shelf, engine.sessions, SessionChange(common.session, fork=True)).session for _ in range(2)]
