@@ -2,12 +2,13 @@
 
 A map of the house; imports point down only.
 
-    cli, server          commands; the MCP server put together
-    protocol/            what a client sees: schemas, tools, errors as text, stdio and HTTP
-    engine/              what happens: session -> skip set -> encode -> search -> ids -> remember
+    cli, server, hosts   commands; the MCP server put together; entering it in the programs that use it
+    protocol/            what a client sees: schemas, tools, resources, prompts, the gallery, errors as text, stdio and HTTP
+    engine/              what happens: session -> skip set -> encode -> search -> ids -> relevance -> remember; curation, export, sheets
     encoders/            text or image -> unit vector (open_clip)
     indexes/             unit vector -> nearest rows (exact over Zarr embeddings, FAISS)
-    stores/              SQLite catalog, filters, sessions; thumbnails
+    stores/              SQLite catalog, filters, sessions; where pictures are read
+    pictures/            bytes of a picture -> something to look at
     ingest/              a folder of pictures -> a collection
     domain/, errors      frozen values; the error tree
 

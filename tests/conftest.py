@@ -29,6 +29,19 @@ def demo(demo_settings: Settings) -> Iterator[SearchEngine]:
         yield engine
 
 
+class LentEngine(SearchEngine):
+    """An engine that the server in front of it does not close, so that the next test need not load the model again."""
+
+    def close(self) -> None:
+        """Leave everything open."""
+
+
+@pytest.fixture
+def lent(demo: SearchEngine) -> SearchEngine:
+    """The engine over the demo, for a server of its own."""
+    return LentEngine(demo.shelf, demo.sessions)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The checkout's root."""

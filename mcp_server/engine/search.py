@@ -1,34 +1,27 @@
-"""The walk from words to pictures. `SearchEngine.search` is the whole of it; read it first."""
+"""The walk from words to pictures. `SearchEngine._walk` is the whole of it; read it first, then `steps`."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mcp_server.domain.search import HiddenCounts, Hit, Item, Neighbors, SearchOutcome, SearchRequest
+from mcp_server.domain.search import SearchOutcome, SearchRequest
 from mcp_server.domain.session import PageEntry
 from mcp_server.engine.collection import Collection
-from mcp_server.engine.group_caps import GroupCap
-from mcp_server.engine.question import Examples, Question, ask, examples_of, in_words, query_key
-from mcp_server.engine.relevance import largest_drop, match_probability
+from mcp_server.engine.question import in_words, query_key
 from mcp_server.engine.shelf import Shelf
-from mcp_server.engine.skips import SkipSet, build_skip_set
+from mcp_server.engine.steps import Waiting, Walk
 from mcp_server.errors import BadArgumentError
-from mcp_server.stores.catalog import Found
-from mcp_server.stores.filter_index import Selection
 from mcp_server.stores.sessions import Sessions
 
 logger = logging.getLogger(__name__)
-
-Waiting = Callable[[float], None]
-"""Is called with the seconds passed, about once a second, while a call waits for the model."""
 
 
 class SearchEngine:
@@ -78,7 +71,7 @@ class SearchEngine:
 
         Raises what `search` raises.
         """
-        walk = _Walk(self.sessions, collection, request)
+        walk = Walk(self.sessions, collection, request)
         skip = walk.skip_set()
         question = walk.ask(waiting) if skip.allowed else None
         return walk.nearest(skip, question).rows
@@ -121,7 +114,7 @@ class SearchEngine:
     ) -> SearchOutcome:
         """Answer `request` from `collection`; what is read from its files is read before anything is marked as shown."""
         clock = _Clock()
-        walk = _Walk(self.sessions, collection, request)
+        walk = Walk(self.sessions, collection, request)
         skip = walk.skip_set()
         clock.lap("skip")
         question = walk.ask(waiting) if skip.allowed else None  # nothing allowed: no need of the model
@@ -154,172 +147,8 @@ class _PageMadeError(Exception):
     """Another call has made the page that this one was to make: the first try of a call that is repeated, say."""
 
 
-class _Walk:
-    """The steps of one call over one collection. What the caller can get wrong is found when it is made."""
-
-    def __init__(self, sessions: Sessions, collection: Collection, request: SearchRequest) -> None:
-        self._sessions = sessions
-        self._collection = collection
-        self._request = request
-        self._selection: Selection = collection.filters.evaluate(request.filters)
-        self._examples: Examples = examples_of(collection, request)
-        self._excluded = _excluded(collection, request)
-        self._seen: Found = collection.catalog.rows_of(request.seen)
-        if request.session is not None:
-            sessions.check(request.session)
-
-    def skip_set(self) -> SkipSet:
-        """Return what must not be shown, as the session stands now."""
-        shown = self._shown()
-        unwanted = [self._excluded.rows, self._examples.rows, self._excluded_before()]
-        cap = self._cap(shown)
-        return build_skip_set(
-            self._collection.catalog.mapped,
-            self._selection.mask,
-            np.concatenate([self._seen.rows, shown]),
-            np.concatenate(unwanted),
-            None if cap is None else cap.full(),
-        )
-
-    def ask(self, waiting: Waiting | None) -> Question:
-        """Return the query vector."""
-        return ask(self._collection, self._request, self._examples, waiting)
-
-    def nearest(self, skip: SkipSet, question: Question | None) -> Neighbors:
-        """Return the best allowed rows; `question` is None when no row was allowed before it was asked."""
-        if question is None or skip.allowed == 0:
-            return Neighbors(np.empty(0, np.int64), np.empty(0, np.float32))
-        index, vector, n = self._collection.index, question.vector.vector, min(self._request.n, skip.allowed)
-        cap = self._cap(self._shown())
-        near = index.search(vector, n, skip.mask) if cap is None else cap.search(index, vector, n, skip.mask)
-        least = self._request.min_score
-        if least is None:
-            return near
-        enough = int(np.count_nonzero([round(float(score), 4) >= least for score in near.scores]))  # as the caller sees them
-        return Neighbors(near.rows[:enough], near.scores[:enough], near.approximation)
-
-    def outcome(self, skip: SkipSet, question: Question | None, near: Neighbors) -> SearchOutcome:
-        """Return the answer, but for session and page."""
-        collection, request = self._collection, self._request
-        items = collection.catalog.items_at(near.rows, request.detail)
-        left = self._unseen(skip, near.rows)
-        return SearchOutcome(
-            session="",
-            collection=collection.name,
-            hits=_hits(collection, request, question, near, items),
-            matching=skip.matching,
-            unseen_left=left,
-            hidden=HiddenCounts(skip.seen, skip.excluded, skip.filtered, skip.in_full_groups, self._best_hidden(skip, question)),
-            filter_sentence=self._selection.sentence,
-            repeats=request.repeats,
-            approximation=near.approximation,
-            short_reason=_short_reason(request, skip, len(items), left),
-            warnings=tuple(self._warnings(skip, question)),
-            largest_drop=largest_drop(near.scores),
-        )
-
-    def _shown(self) -> NDArray[np.int64]:
-        """Return the rows that the session has shown and that `repeats` forbids to show again."""
-        request = self._request
-        if request.session is None or request.repeats == "allow":
-            return np.empty(0, np.int64)
-        query = query_key(request) if request.repeats == "query" else None
-        return self._collection.catalog.rows_of(self._sessions.shown(request.session, self._collection.name, query)).rows
-
-    def _excluded_before(self) -> NDArray[np.int64]:
-        """Return the rows that `update_session` excluded for good."""
-        if self._request.session is None:
-            return np.empty(0, np.int64)
-        return self._collection.catalog.rows_of(self._sessions.excluded(self._request.session, self._collection.name)).rows
-
-    def _cap(self, shown: NDArray[np.int64]) -> GroupCap | None:
-        most = self._request.max_per_group
-        return None if most is None else GroupCap.after(self._collection.catalog, most, shown)
-
-    def _unseen(self, skip: SkipSet, shown_now: NDArray[np.int64]) -> int:
-        """Count the matches that can still come; with `repeats` "allow", what was shown before is no part of the skip set."""
-        collection, request = self._collection, self._request
-        left = ~skip.mask
-        left[shown_now] = False
-        if request.session is not None and request.repeats == "allow":
-            left[collection.catalog.rows_of(self._sessions.shown(request.session, collection.name)).rows] = False
-        cap = self._cap(np.concatenate([self._shown(), shown_now]))
-        return int(np.count_nonzero(left)) if cap is None else cap.room(left)
-
-    def _best_hidden(self, skip: SkipSet, question: Question | None) -> float | None:
-        if question is None or not (skip.seen + skip.excluded):
-            return None
-        rows = np.flatnonzero(skip.hidden)
-        rows = rows[~np.isin(rows, self._examples.rows)]  # an example is the best match of itself
-        return self._collection.index.best_score(question.vector.vector, rows)
-
-    def _warnings(self, skip: SkipSet, question: Question | None) -> Iterable[str]:
-        request = self._request
-        if question is not None and question.truncated:
-            yield f"The text is longer than the {question.token_limit} tokens the model reads; its end was ignored."
-        unknown = {"seen": self._seen.unknown, "excluded": self._excluded.unknown, "excluded_groups": self._excluded.unknown_groups}
-        for name, count in unknown.items():
-            if count:
-                yield f"{count:,} of the ids in {name} are not in this collection's index; they were ignored."
-        if skip.matching == 0 and request.filters is not None:
-            yield self._collection.filters.explain_empty(request.filters)
-
-
-@dataclass(frozen=True)
-class _Excluded:
-    """Rows of the items and groups a caller excluded, and how many of either have none."""
-
-    rows: NDArray[np.int64]
-    unknown: int
-    unknown_groups: int
-
-
-def _excluded(collection: Collection, request: SearchRequest) -> _Excluded:
-    items = collection.catalog.rows_of(request.excluded)
-    groups = collection.catalog.rows_of_groups(request.excluded_groups)
-    return _Excluded(np.concatenate([items.rows, groups.rows]), items.unknown, groups.unknown)
-
-
-def _hits(collection: Collection, request: SearchRequest, question: Question | None, near: Neighbors, items: list[Item]) -> tuple[Hit, ...]:
-    """Return what is said of each item: its score, how that stands in the collection, and at detail "full" where it can be seen."""
-    if question is None or not items:
-        return ()
-    query, index = question.vector, collection.index
-    scale = collection.relevance()
-    rels = scale.judge(query, near.rows, index, near.scores) if scale is not None else None
-    matches = None
-    if query.text is not None:
-        cosines = near.scores if query.vector is query.text else index.scores(query.text, near.rows)
-        matches = match_probability(collection.encoder.logits, cosines)
-    full, media = request.detail == "full", collection.media
-    return tuple(
-        Hit(
-            item,
-            float(score),
-            rel=rels[at] if rels is not None else None,
-            match=matches[at] if matches is not None else None,
-            thumbnail_url=media.thumbnails.url_of(item.thumbnail_uri) if full else None,
-            original_url=media.originals.url_of(item.uri) if full else None,
-        )
-        for at, (item, score) in enumerate(zip(items, near.scores, strict=True))
-    )
-
-
 def _writing(write: Callable[[SearchOutcome], str] | None, draft: SearchOutcome) -> Callable[[str, int], str] | None:
     return None if write is None else lambda session, page: write(replace(draft, session=session, page=page))
-
-
-def _short_reason(request: SearchRequest, skip: SkipSet, returned: int, left: int) -> str | None:
-    if returned >= request.n:
-        return None
-    hidden = skip.seen + skip.excluded + skip.in_full_groups
-    if request.min_score is not None and left:
-        return "below_min_score"
-    if request.filters is not None and (skip.matching == 0 or (skip.matching < request.n and hidden == 0)):
-        return f"filters_match_only_{skip.matching}"
-    if skip.in_full_groups or skip.allowed > returned:
-        return "groups_full"
-    return "all_seen" if returned == 0 and skip.seen else "exhausted"
 
 
 def _plain(texts: list[str]) -> str | list[str]:

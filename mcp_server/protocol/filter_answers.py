@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_server.engine.collection import Collection
-from mcp_server.engine.search import SearchEngine, Waiting
+from mcp_server.engine.search import SearchEngine
 from mcp_server.engine.shelf import Shelf
+from mcp_server.engine.steps import Waiting
 from mcp_server.protocol.answers import CHARACTERS_PER_TOKEN, Answer, Json, compact
 from mcp_server.protocol.arguments import FilterQuestion
 from mcp_server.stores.facets import TOP_VALUES, FieldPage, FieldSummary, Overview, Span, ValueCount, example_filter, field_page, overview

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mcp_server.config import Settings
-from mcp_server.engine.opening import open_engine
 from mcp_server.engine.search import SearchEngine
 from mcp_server.protocol.gallery import gallery_html
 from tests.process.gallery_host import gallery
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def engine(demo_settings: Settings) -> SearchEngine:
-    """An engine of its own, closed by the server in front of it."""
-    return open_engine(demo_settings, Path(":memory:"), math.inf)
 
 
 HOSTILE = [
@@ -54,8 +45,8 @@ def test_the_page_is_small_needs_nothing_and_never_parses_markup() -> None:
     assert policy[1].startswith("default-src 'none';")
 
 
-async def test_hits_come_with_thumbnails_words_and_where_the_scores_fall(engine: SearchEngine) -> None:
-    async with gallery(engine) as host:
+async def test_hits_come_with_thumbnails_words_and_where_the_scores_fall(lent: SearchEngine) -> None:
+    async with gallery(lent) as host:
         found = await host.search(text="a red apple", n=8)
         await host.frame.wait_for_selector(".tile >> nth=3 >> img")
         assert await host.frame.locator("#query").text_content() == "a red apple"
@@ -71,8 +62,8 @@ async def test_hits_come_with_thumbnails_words_and_where_the_scores_fall(engine:
         assert sizes[-1]["params"]["height"] > 300
 
 
-async def test_more_goes_on_in_the_session_and_keeping_and_excluding_change_it(engine: SearchEngine) -> None:
-    async with gallery(engine) as host:
+async def test_more_goes_on_in_the_session_and_keeping_and_excluding_change_it(lent: SearchEngine) -> None:
+    async with gallery(lent) as host:
         found = await host.search(text="a cat", n=4, filters={"category": "animals-nature"})
         await host.frame.click("#more")
         await host.frame.wait_for_selector(".tile >> nth=7")
@@ -83,16 +74,16 @@ async def test_more_goes_on_in_the_session_and_keeping_and_excluding_change_it(e
         await host.frame.wait_for_selector(".tile.kept")
         await host.page.wait_for_function("window.log.some(m => m.method === 'ui/update-model-context')")
         ids = [hit["id"] for hit in found["hits"]]
-        history = engine.sessions.history(found["session"])
+        history = lent.sessions.history(found["session"])
         assert [one.id for one in history.kept] == [ids[1]]
         assert history.excluded == {"demo": (ids[2],)}
         await host.frame.locator(".tile").nth(1).get_by_text("Keep").click()
         await host.frame.wait_for_selector("#status:has-text('Undone')", state="attached")
-        assert engine.sessions.history(found["session"]).kept == ()
+        assert lent.sessions.history(found["session"]).kept == ()
 
 
-async def test_everything_works_by_keyboard_alone(engine: SearchEngine) -> None:
-    async with gallery(engine) as host:
+async def test_everything_works_by_keyboard_alone(lent: SearchEngine) -> None:
+    async with gallery(lent) as host:
         found = await host.search(text="a dog", n=6)
         keys = host.page.keyboard
         await host.frame.locator(".shot").first.focus()
@@ -115,14 +106,14 @@ async def test_everything_works_by_keyboard_alone(engine: SearchEngine) -> None:
         assert await host.frame.evaluate("document.activeElement.className") == "shot"
         await keys.press("m")
         await host.frame.wait_for_selector(".tile >> nth=11")
-        history = engine.sessions.history(found["session"])
+        history = lent.sessions.history(found["session"])
         assert [one.id for one in history.kept] == [found["hits"][1]["id"]]
         assert history.excluded == {"demo": (found["hits"][5]["id"],)}
         assert await host.frame.evaluate("document.querySelectorAll('#grid [tabindex=\"0\"]').length") == 3
 
 
-async def test_hostile_titles_stay_text_and_nothing_reaches_the_network(engine: SearchEngine) -> None:
-    async with gallery(engine) as host:
+async def test_hostile_titles_stay_text_and_nothing_reaches_the_network(lent: SearchEngine) -> None:
+    async with gallery(lent) as host:
         hits = [{"id": 1221 + place, "score": 0.4, "rel": title, "title": title, "group": title} for place, title in enumerate(HOSTILE)]
         hits.append({"id": 2**60, "score": 0.3, "title": "an id too large for a number"})
         body = {"session": "s_x", "collection": "demo", "hits": hits, "unseen_left": 3, "filters": HOSTILE[0], "warnings": [HOSTILE[1]]}
@@ -139,8 +130,8 @@ async def test_hostile_titles_stay_text_and_nothing_reaches_the_network(engine: 
         assert [url for url in host.network if not url.startswith(("about:", "data:"))] == []
 
 
-async def test_what_goes_wrong_is_said_and_undone(engine: SearchEngine) -> None:
-    async with gallery(engine) as host:
+async def test_what_goes_wrong_is_said_and_undone(lent: SearchEngine) -> None:
+    async with gallery(lent) as host:
         await host.search(text="a cat", filters={"colour": "red"})
         await host.frame.wait_for_selector("#problem:not([hidden])")
         assert "color" in (await host.frame.locator("#problem").text_content())
@@ -156,8 +147,8 @@ async def test_what_goes_wrong_is_said_and_undone(engine: SearchEngine) -> None:
         assert await host.frame.locator(".tile").count() == 3
 
 
-async def test_an_empty_answer_and_a_host_without_tools_are_said_plainly(engine: SearchEngine) -> None:
-    async with gallery(engine, offers={}) as host:
+async def test_an_empty_answer_and_a_host_without_tools_are_said_plainly(lent: SearchEngine) -> None:
+    async with gallery(lent, offers={}) as host:
         await host.search(text="a cat", min_score=0.99)
         await host.frame.wait_for_selector("#notes:has-text('No pictures')")
         await host.search(text="a cat", n=3, detail="ids")
@@ -171,9 +162,9 @@ async def test_an_empty_answer_and_a_host_without_tools_are_said_plainly(engine:
 @pytest.mark.parametrize("width", [320, 1400])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 async def test_it_fits_narrow_and_wide_and_can_be_read_in_light_and_dark(
-    engine: SearchEngine, width: int, theme: str, tmp_path: Path
+    lent: SearchEngine, width: int, theme: str, tmp_path: Path
 ) -> None:
-    async with gallery(engine, width=width, theme=theme) as host:
+    async with gallery(lent, width=width, theme=theme) as host:
         await host.search(text="a red apple", n=9)
         await host.frame.wait_for_selector(".tile >> nth=1 >> img")
         await host.page.screenshot(path=tmp_path / f"{width}-{theme}.png")

@@ -19,6 +19,7 @@ from PIL import Image
 
 from mcp_server.config import Settings
 from mcp_server.engine.opening import open_engine
+from mcp_server.engine.search import SearchEngine
 from mcp_server.protocol import uris
 from mcp_server.server import build_server
 
@@ -28,8 +29,7 @@ ODD_NAMES = ["session", "collections", "two words", "a/b", "100 %", "Ünïcode �
 
 
 @asynccontextmanager
-async def connected(settings: Settings, era: str = "auto", list_sessions: bool = True) -> AsyncGenerator[Client]:
-    engine = open_engine(settings, Path(":memory:"), math.inf)
+async def connected(engine: SearchEngine, era: str = "auto", list_sessions: bool = True) -> AsyncGenerator[Client]:
     async with Client(build_server(engine, list_sessions=list_sessions), mode=era) as client:  # pyright: ignore[reportArgumentType]
         yield client
 
@@ -43,8 +43,8 @@ async def read(client: Client, uri: str) -> Any:
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_every_address_in_every_answer_can_be_read(demo_settings: Settings, era: str) -> None:
-    async with connected(demo_settings, era) as client:
+async def test_every_address_in_every_answer_can_be_read(lent: SearchEngine, era: str) -> None:
+    async with connected(lent, era) as client:
         listed = [one.uri for one in (await client.list_resources()).resources]
         assert listed == ["ui://clip-search/gallery.html", "clip://collections", "clip://demo/filters"]
         (collection,) = (await read(client, listed[1]))["collections"]
@@ -91,8 +91,8 @@ async def test_every_address_in_every_answer_can_be_read(demo_settings: Settings
         ("file:///etc/passwd", "Unknown resource"),
     ],
 )
-async def test_what_is_not_there_is_said_with_the_right_code(demo_settings: Settings, era: str, uri: str, words: str) -> None:
-    async with connected(demo_settings, era) as client:
+async def test_what_is_not_there_is_said_with_the_right_code(lent: SearchEngine, era: str, uri: str, words: str) -> None:
+    async with connected(lent, era) as client:
         with pytest.raises(MCPError, match=words) as caught:
             await client.read_resource(uri)
         assert caught.value.error.code == (-32603 if "side" in uri else -32602)
@@ -101,7 +101,7 @@ async def test_what_is_not_there_is_said_with_the_right_code(demo_settings: Sett
 async def test_collections_of_any_name_can_be_addressed(demo_settings: Settings) -> None:
     (demo,) = demo_settings.collections
     named = replace(demo_settings, collections=tuple(replace(demo, name=name) for name in ODD_NAMES))
-    async with connected(named) as client:
+    async with connected(open_engine(named, Path(":memory:"), math.inf)) as client:
         listed = (await read(client, "clip://collections"))["collections"]
         assert [one["name"] for one in listed] == ODD_NAMES
         for one in listed:
@@ -122,8 +122,8 @@ async def complete(client: Client, ref: Any, name: str, value: str, collection: 
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_every_template_and_prompt_argument_completes(demo_settings: Settings, era: str) -> None:
-    async with connected(demo_settings, era) as client:
+async def test_every_template_and_prompt_argument_completes(lent: SearchEngine, era: str) -> None:
+    async with connected(lent, era) as client:
         session = (await client.call_tool("clip_search", {"text": "a cat", "n": 1})).structured_content["session"]  # pyright: ignore[reportOptionalSubscript]
         for template in (await client.list_resource_templates()).resource_templates:
             ref = ResourceTemplateReference(type="ref/resource", uri=template.uri_template)
@@ -146,8 +146,8 @@ async def test_every_template_and_prompt_argument_completes(demo_settings: Setti
         assert await complete(client, PromptReference(type="ref/prompt", name="nothing"), "x", "") == []
 
 
-async def test_sessions_are_secrets_where_others_can_ask(demo_settings: Settings) -> None:
-    async with connected(demo_settings, list_sessions=False) as client:
+async def test_sessions_are_secrets_where_others_can_ask(lent: SearchEngine) -> None:
+    async with connected(lent, list_sessions=False) as client:
         session = (await client.call_tool("clip_search", {"text": "a cat", "n": 1})).structured_content["session"]  # pyright: ignore[reportOptionalSubscript]
         ref = ResourceTemplateReference(type="ref/resource", uri=uris.SESSION)
         assert await complete(client, ref, "session", "") == []
@@ -156,9 +156,9 @@ async def test_sessions_are_secrets_where_others_can_ask(demo_settings: Settings
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_every_prompt_renders_with_and_without_what_is_optional(demo_settings: Settings, era: str) -> None:
+async def test_every_prompt_renders_with_and_without_what_is_optional(lent: SearchEngine, era: str) -> None:
     tools = {"clip_search", "describe_filters", "view_media", "update_session"}
-    async with connected(demo_settings, era) as client:
+    async with connected(lent, era) as client:
         for prompt in (await client.list_prompts()).prompts:
             arguments = prompt.arguments or []
             needed = {one.name: f"my {one.name}" for one in arguments if one.required}
@@ -187,9 +187,9 @@ async def test_every_prompt_renders_with_and_without_what_is_optional(demo_setti
     ],
 )
 async def test_a_prompt_that_cannot_be_rendered_is_the_clients_error(
-    demo_settings: Settings, era: str, name: str, arguments: dict[str, str], words: str
+    lent: SearchEngine, era: str, name: str, arguments: dict[str, str], words: str
 ) -> None:
-    async with connected(demo_settings, era) as client:
+    async with connected(lent, era) as client:
         with pytest.raises(MCPError, match=words) as caught:
             await client.get_prompt(name, arguments)
         assert caught.value.error.code == -32602
