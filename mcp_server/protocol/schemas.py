@@ -92,9 +92,8 @@ CLIP_SEARCH_OUTPUT: Schema = {
         "session": _STRING,
         "page": _INTEGER,
         "returned": _INTEGER,
-        "matching": {**_INTEGER, "description": "Items passing the filters"},
+        "matching": _INTEGER,
         "unseen_left": _INTEGER,
-        "exact": _BOOLEAN,
         "short_reason": {**_STRING, "description": "Why fewer than n came"},
         "drop_after": {**_INTEGER, "description": "Scores fall most after this rank"},
         "hits": {
@@ -104,9 +103,8 @@ CLIP_SEARCH_OUTPUT: Schema = {
                 "properties": {"id": _INTEGER, "score": {**_NUMBER, "description": "cosine"}, "rel": _STRING, "title": _STRING},
             },
         },
-        "hidden": {**_OBJECT, "description": "Counts left out"},
+        "hidden": _OBJECT,
         "warnings": {"type": "array"},
-        "next": _STRING,
     },
     "required": ["session", "returned", "hits"],
 }
@@ -128,7 +126,7 @@ DESCRIBE_FILTERS_INPUT: Schema = {
 
 DESCRIBE_FILTERS_OUTPUT: Schema = {
     "type": "object",
-    "properties": {"collections": _OBJECT, "items": _INTEGER, "fields": {"type": "array"}, "field": _OBJECT, "example": _OBJECT},
+    "properties": {"items": _INTEGER, "fields": {"type": "array"}, "field": _OBJECT, "example": _OBJECT},
 }
 
 VIEW_MEDIA_INPUT: Schema = {
