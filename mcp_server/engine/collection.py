@@ -67,13 +67,15 @@ class Collection:
         self._kept = scale_file or ScaleFile(lambda: None, lambda _: None)
         self._relevance = BackgroundRelevance(name, self._kept.read, self._kept.write)
 
-    def relevance(self) -> Relevance | None:
+    def relevance(self, *, wait: bool = False) -> Relevance | None:
         """Return the scale that hits are judged by, None while it is not known; measuring it begins in the background if need be.
 
-        Raises what `index` raises.
+        With `wait`, the first call gives it a few seconds. Raises what `index` raises.
         """
         encode, index, mapped, sample = self._relevance.guarded(self.encoder.encode_text), self.index, self.catalog.mapped, self.sample
         self._relevance.start(lambda: measure(encode, index, mapped, sample), sample)
+        if wait:
+            self._relevance.wait()
         return self._relevance.ready(sample)
 
     def measured(self) -> Scale:

@@ -39,6 +39,8 @@ class Question:
     vector: QueryVector
     truncated: bool
     token_limit: int
+    from_words: bool
+    """Whether the model was needed, and so is loaded."""
 
 
 def examples_of(collection: Collection, request: SearchRequest) -> Examples:
@@ -66,7 +68,7 @@ def ask(collection: Collection, request: SearchRequest, examples: Examples, wait
         collection.sample if len(examples.rows) else np.empty((0, index.width), np.float32),
     )
     limit = max((text.token_limit for text, _ in encoded), default=0)
-    return Question(vector, any(text.truncated for text, _ in encoded), limit)
+    return Question(vector, any(text.truncated for text, _ in encoded), limit, bool(encoded))
 
 
 def query_key(request: SearchRequest) -> str:

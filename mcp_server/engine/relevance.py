@@ -36,6 +36,8 @@ FORMAT = f"1.{VERSION}"
 TEXT_FAIR, TEXT_STRONG = 0.90, 0.97
 PAIR_FAIR, PAIR_STRONG = 0.99, 0.999
 RETRY_SECONDS = 2.0
+FIRST_SECONDS = 3.0
+"""How long the first search of a new collection waits for its scale; later ones do not wait."""
 CLOSING_SECONDS = 2.0
 """How long closing waits; a process that ends in the middle of the model's work may crash."""
 _LEAST_DROP_HITS = 3
@@ -142,6 +144,7 @@ class BackgroundRelevance:
         self._looked = False
         self._ready: Relevance | None = None
         self._thread: threading.Thread | None = None
+        self._may_wait = True
         self._closed = threading.Event()
 
     def ready(self, sample: Floats) -> Relevance | None:
@@ -164,6 +167,13 @@ class BackgroundRelevance:
             if self._thread is None and not self._closed.is_set():
                 self._thread = threading.Thread(target=self._run, args=(make, sample), name="relevance", daemon=True)
                 self._thread.start()
+
+    def wait(self, seconds: float = FIRST_SECONDS) -> None:
+        """Wait for the measuring under way, but only in the first call: with a small model it is done by then."""
+        with self._lock:
+            thread, self._may_wait = (self._thread if self._may_wait else None), False
+        if thread is not None:
+            thread.join(seconds)
 
     def guarded(self, encode: Callable[[str], EncodedText]) -> Callable[[str], EncodedText]:
         """Return `encode` for `make`: once this is closed, it ends the measuring instead."""

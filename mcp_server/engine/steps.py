@@ -129,6 +129,8 @@ class Walk:
         for name, count in unknown.items():
             if count:
                 yield f"{count:,} of the ids in {name} are not in this collection's index; they were ignored."
+        if question is not None and self._collection.relevance() is None:
+            yield "rel is still being measured for this collection; later answers have it."
         if skip.matching == 0 and request.filters is not None:
             yield self._collection.filters.explain_empty(request.filters)
 
@@ -153,7 +155,7 @@ def _hits(collection: Collection, request: SearchRequest, question: Question | N
     if question is None or not items:
         return ()
     query, index = question.vector, collection.index
-    scale = collection.relevance()
+    scale = collection.relevance(wait=question.from_words)
     rels = scale.judge(query, near.rows, index, near.scores) if scale is not None else None
     matches = None
     if query.text is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,7 +60,7 @@ def draw_sheet(tiles: Sequence[Tile]) -> Image.Image:
             draw.rectangle((left, top, left + grid.width - 1, top + _STRIP - 1), fill=_LABEL)
             _write(draw, tile.label, (left, top, grid.width, _STRIP), _INK)
             if picture is not None:
-                sheet.paste(picture, (left + (grid.width - picture.width) // 2, top + _STRIP + (height - picture.height) // 2))
+                sheet.paste(picture, (left + (grid.width - picture.width) // 2, top + _STRIP))
             else:
                 draw.rectangle((left, top + _STRIP, left + grid.width - 1, top + _STRIP + height - 1), fill=_EMPTY)
                 _write(draw, tile.reason, (left, top + _STRIP, grid.width, height), _LABEL)
@@ -68,10 +69,13 @@ def draw_sheet(tiles: Sequence[Tile]) -> Image.Image:
 
 
 def grid_for(sizes: Sequence[tuple[int, int]]) -> Grid:
-    """Return the grid in which pictures of these (width, height) come out largest; of equal ones that with fewer columns."""
+    """Return the grid in which pictures of these (width, height) come out largest; of equal ones that with fewer columns.
+
+    The roots of their areas are added up, so that a few huge pictures do not make the others tiny.
+    """
 
     def shown(grid: Grid) -> float:
-        return sum(width * height * _scale((width, height), grid) ** 2 for width, height in sizes)
+        return sum(math.sqrt(width * height) * _scale((width, height), grid) for width, height in sizes)
 
     return max((_grid(len(sizes), columns) for columns in range(1, len(sizes) + 1)), key=shown)
 

@@ -189,3 +189,32 @@ def test_the_models_own_probability_is_the_sigmoid_of_its_logit() -> None:
 )
 def test_the_largest_drop_is_the_first_of_its_size(scores: list[float], drop: Drop | None) -> None:
     assert largest_drop(scores) == drop
+
+
+def test_the_first_call_can_wait_for_a_scale_that_is_quickly_measured() -> None:
+    scale = Scale((0.5, 0.25, 0.125), 0.1, 0.2, 0.3, 0.4)
+    sample: NDArray[np.float32] = np.eye(3, dtype=np.float32)
+    may_end = threading.Event()
+
+    def made_after(event: threading.Event) -> Callable[[], Scale]:
+        def make() -> Scale:
+            event.wait(10)
+            return scale
+
+        return make
+
+    background = BackgroundRelevance("x", lambda: None, lambda _: None)
+    background.start(made_after(may_end), sample)
+    threading.Timer(0.05, may_end.set).start()
+    background.wait(10)
+    made = background.ready(sample)
+    assert made is not None
+    assert made.scale == scale
+    stuck = BackgroundRelevance("y", lambda: None, lambda _: None)
+    never = threading.Event()
+    stuck.start(made_after(never), sample)
+    stuck.wait(0.01)
+    stuck.wait()  # only the first call waits: this one returns at once
+    assert stuck.ready(sample) is None
+    never.set()
+    stuck.close()
