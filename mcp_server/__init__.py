@@ -10,6 +10,7 @@ A map of the house; imports point down only.
     stores/              SQLite catalog, filters, sessions; where pictures are read
     pictures/            bytes of a picture -> something to look at
     ingest/              a folder of pictures -> a collection
+    side_files           arrays worked out once, kept in the cache and mapped into memory
     domain/, errors      frozen values; the error tree
 
 One vocabulary: a *collection* holds *media*, each with a public *media id*; an indexed medium has a *row* in the embeddings; a *field* has

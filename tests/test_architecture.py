@@ -15,7 +15,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "demo" not in path.re
 
 LEVEL = {
     "errors": 0,
-    **dict.fromkeys(("domain", "config"), 1),
+    **dict.fromkeys(("domain", "config", "side_files"), 1),
     **dict.fromkeys(("encoders", "indexes", "stores", "pictures"), 2),
     **dict.fromkeys(("engine", "ingest"), 3),
     "protocol": 4,

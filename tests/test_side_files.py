@@ -1,0 +1,91 @@
+"""Side files are whole or not there, belong to one key, and can be read while newer ones replace them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mcp_server.side_files import SideFiles
+
+
+def write(files: SideFiles, key: int, value: float) -> None:
+    with files.writing("rows", {"key": key}) as draft:
+        draft.array("large", (300, 40), np.float32)[:] = value
+        draft.put("small", np.arange(3))
+        draft.array("empty", (0, 5), np.float16)
+        draft.about["value"] = value
+
+
+def test_a_set_comes_back_as_it_was_written_for_its_key_alone(tmp_path: Path) -> None:
+    files = SideFiles(tmp_path / "cache" / "photos")
+    assert files.read("rows", {"key": 1}) is None
+    write(files, 1, 2.5)
+    found = files.read("rows", {"key": 1})
+    assert found is not None
+    assert found.about == {"value": 2.5}
+    assert found.arrays["large"].shape == (300, 40)
+    assert np.all(found.arrays["large"] == 2.5)
+    assert found.arrays["small"].tolist() == [0, 1, 2]
+    assert found.arrays["empty"].shape == (0, 5)
+    assert not any(array.flags.writeable for array in found.arrays.values())
+    assert files.read("rows", {"key": 2}) is None
+    assert files.read("codes", {"key": 1}) is None
+
+
+def test_a_newer_set_replaces_the_older_one_and_leaves_others_alone(tmp_path: Path) -> None:
+    files = SideFiles(tmp_path)
+    with files.writing("rows-small", {"key": 1}) as draft:
+        draft.put("small", np.arange(3))
+    write(files, 1, 1.0)
+    old = files.read("rows", {"key": 1})
+    write(files, 2, 2.0)
+    assert files.read("rows", {"key": 1}) is None
+    assert files.read("rows-small", {"key": 1}) is not None
+    assert old is not None
+    assert np.all(old.arrays["large"] == 1.0), "who has it mapped goes on reading it"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_draft_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    files = SideFiles(tmp_path)
+
+    def give_up() -> None:
+        with files.writing("rows", {"key": 1}) as draft:
+            draft.array("large", (300, 40), np.float32)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        give_up()
+    assert files.read("rows", {"key": 1}) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_writer_of_the_same_set_changes_nothing(tmp_path: Path) -> None:
+    files = SideFiles(tmp_path)
+    write(files, 1, 1.0)
+    found = files.read("rows", {"key": 1})
+    write(files, 1, 1.0)
+    again = files.read("rows", {"key": 1})
+    assert found is not None
+    assert again is not None
+    assert np.array_equal(found.arrays["large"], again.arrays["large"])
+
+
+@pytest.mark.parametrize("damage", ["about", "array"])
+def test_a_damaged_set_is_passed_over_and_can_be_written_anew(tmp_path: Path, damage: str) -> None:
+    files = SideFiles(tmp_path)
+    write(files, 1, 1.0)
+    (folder,) = tmp_path.iterdir()
+    if damage == "about":
+        (folder / "about.json").write_text("{")
+    else:
+        (folder / "large.npy").write_bytes(b"\x93NUMPY")
+    assert files.read("rows", {"key": 1}) is None
+    write(files, 1, 3.0)
+    found = files.read("rows", {"key": 1})
+    assert found is not None
+    assert json.loads((found.folder / "about.json").read_text()) == {"value": 3.0}
+    assert np.all(found.arrays["large"] == 3.0)
