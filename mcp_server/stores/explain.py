@@ -7,40 +7,36 @@ from collections.abc import Sequence
 import numpy as np
 
 from mcp_server.domain.filters import AllOf, And, AnyOf, Filter
+from mcp_server.stores.bits import count_bits
 from mcp_server.stores.evaluation import Evaluator
-from mcp_server.stores.postings import Ints, Mask
 from mcp_server.stores.sentences import Sentence, joined
 
 REASON_LIMIT = 200
 """Longest explanation, in characters."""
 
 
-def empty_reason(evaluator: Evaluator, node: Filter, mapped: Mask) -> str:
+def empty_reason(evaluator: Evaluator, node: Filter) -> str:
     """Return at most 200 characters: what would be left if one of the conditions that must all hold were dropped.
 
     Takes one evaluation of each condition.
     """
-    conditions = _conditions(node)
-    sentences: list[Sentence] = []
-    failing = np.zeros(len(mapped), dtype=np.int32)
-    culprit = np.zeros(len(mapped), dtype=np.int64)
-    alone: list[int] = []
-    for position, condition in enumerate(conditions):
-        passed = evaluator.passed(condition)
-        sentences.append(passed.sentence)
-        alone.append(int(np.count_nonzero(passed.mask)))
-        failing += ~passed.mask
-        culprit[~passed.mask] += position
-    left = int(np.count_nonzero(mapped & (failing == 0)))
+    passed = [evaluator.passed(condition) for condition in _conditions(node)]
+    sentences = [one.sentence for one in passed]
+    once, twice = np.zeros_like(evaluator.mapped), np.zeros_like(evaluator.mapped)
+    for one in passed:
+        failing = evaluator.mapped & ~one.bits
+        twice |= once & failing
+        once |= failing
+    left = count_bits(evaluator.mapped & ~once)
     if left:
         return f"{_items(left)} pass."
-    if not np.any(mapped):
+    if not np.any(evaluator.mapped):
         return "The collection has no indexed items."
-    if len(conditions) == 1:
+    if len(passed) == 1:
         return f"No item passes: {sentences[0].clipped(90)}. Change it; describe_filters shows the values and their counts."
     # a row that fails one condition only would pass without it
-    without = np.bincount(culprit[mapped & (failing == 1)], minlength=len(conditions))
-    return _reason(sentences, alone, without)
+    without = [count_bits(once & ~twice & ~one.bits) for one in passed]
+    return _reason(sentences, [count_bits(one.bits) for one in passed], without)
 
 
 def _conditions(node: Filter) -> list[Filter]:
@@ -54,8 +50,8 @@ def _conditions(node: Filter) -> list[Filter]:
             return [node]
 
 
-def _reason(sentences: Sequence[Sentence], alone: Sequence[int], without: Ints) -> str:
-    worst = int(np.argmax(without))
+def _reason(sentences: Sequence[Sentence], alone: Sequence[int], without: Sequence[int]) -> str:
+    worst = max(range(len(without)), key=without.__getitem__)
     if without[worst]:
         others = [sentence for position, sentence in enumerate(sentences) if position != worst]
         rest = joined(others, "and").clipped(80)

@@ -8,9 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_server.domain.filters import folded, scalar_text
+from mcp_server.stores.bits import bits_of_mask, count_bits, mask_of_bits
+from mcp_server.stores.columns import Texts
 from mcp_server.stores.field_data import FieldData
 from mcp_server.stores.fields import Field
 from mcp_server.stores.filter_index import FilterIndex
+from mcp_server.stores.postings import spans_of
 from mcp_server.stores.schema import Kind
 from mcp_server.stores.values import RANGE_KINDS
 
@@ -123,8 +126,7 @@ def field_page(
     counts = data.values.counts(mask)
     order = _by_count(counts)
     if match:
-        wanted = folded(match)
-        order = np.array([at for at in order.tolist() if wanted in _searched(data, at)], dtype=np.int64)
+        order = order[_matching(data, folded(match))[order]]
     values = tuple(_value_count(data, counts, at) for at in order[offset : offset + n].tolist())
     more = max(0, len(order) - offset - len(values))
     return FieldPage(data.field.name, data.field.kind, values, len(order), more, _covered(data, mask), _span(data, counts))
@@ -146,9 +148,7 @@ def example_filter(filter_index: FilterIndex, among: Mask | None = None) -> dict
     counts = first.values.counts(among)
     best = _by_count(counts)[:2].tolist()
     chosen = [scalar_text(first.shown[at]) for at in best]
-    mask = np.zeros_like(filter_index.catalog.mapped)
-    for at in best:
-        first.mark_values(mask, at, at + 1)
+    mask = mask_of_bits(first.values.union(spans_of((at, at + 1) for at in best)), len(filter_index.catalog.mapped))
     if among is not None:
         mask &= among
     example: dict[str, object] = {first.field.name: chosen if len(chosen) > 1 else chosen[0]}
@@ -170,10 +170,7 @@ def _summary(data: FieldData, mask: Mask | None) -> FieldSummary:
 
 
 def _covered(data: FieldData, mask: Mask | None) -> int:
-    size = int(data.tag_rows.max()) + 1 if len(data.tag_rows) else 0
-    covered = np.zeros(size, dtype=np.bool_)
-    covered[data.tag_rows] = True
-    return int(np.count_nonzero(covered if mask is None else covered & mask[:size]))
+    return count_bits(data.present if mask is None else data.present & bits_of_mask(mask))
 
 
 def _by_count(counts: Ints) -> Ints:
@@ -207,8 +204,13 @@ def _value_count(data: FieldData, counts: Ints, at: int) -> ValueCount:
     return ValueCount(data.shown[at], int(counts[at]))
 
 
-def _searched(data: FieldData, at: int) -> str:
-    return str(data.keys[at]) if data.field.kind == "text" else folded(scalar_text(data.shown[at]))
+def _matching(data: FieldData, wanted: str) -> Mask:
+    """Return (V,) bool, True for the values that contain `wanted`, a folded text."""
+    if not isinstance(data.keys, Texts):
+        return np.array([wanted in folded(scalar_text(value)) for value in data.shown], dtype=np.bool_)
+    matching = np.zeros(len(data.keys), dtype=np.bool_)
+    matching[data.keys.containing(wanted)] = True
+    return matching
 
 
 def _is_plain(field: Field) -> bool:

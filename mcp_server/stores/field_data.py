@@ -9,14 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_server.domain.filters import folded
+from mcp_server.stores.bits import Bits, bits_of_rows
 from mcp_server.stores.catalog import Catalog
+from mcp_server.stores.columns import Numbers, Texts
 from mcp_server.stores.fields import Field
 from mcp_server.stores.items import shown_value
-from mcp_server.stores.postings import Ints, Mask, Postings, build_postings
+from mcp_server.stores.postings import Ints, Postings, build_postings, spans_of_owners
 from mcp_server.stores.taggings import Tags, read_taggings, read_tags
 from mcp_server.stores.values import Key, stored_key
 
-Keys = NDArray[np.int64 | np.float64] | Sequence[str]
+NumberKeys = NDArray[np.int64 | np.float64]
 
 
 @dataclass(frozen=True)
@@ -28,45 +30,29 @@ class FieldData:
 
     Attributes:
         field: whose data this is.
-        keys: (V,) the keys of the values, ascending; for text, the folded texts.
+        keys: the keys of the V values, ascending; for text, the folded texts.
         shown: V values as callers see them, the first spelling stored.
         values: posting lists of the V values.
         tags: the T tags.
-        value_of_tag: (T,) int64, the value of each tag, -1 for none.
+        value_of_tag: (T,) int32, the value of each tag, -1 for none.
+        tag_postings: posting lists of the T tags; None when each tag has a value to itself, so that `values` serves both.
+        present: the rows that have any tag of the field.
     """
 
     field: Field
-    keys: Keys
+    keys: Texts | NumberKeys
     shown: Sequence[str | int | float]
     values: Postings
     tags: Tags
-    value_of_tag: Ints
-    text_index: dict[str, int]
-    """Folded text to value, for text fields."""
+    value_of_tag: NDArray[np.int32]
     tag_postings: Postings | None
-    """Posting lists of the T tags; None when each tag has a value to itself, so that `values` serves both."""
+    present: Bits
 
-    def mark_values(self, mask: Mask, start: int, stop: int) -> None:
-        """Set `mask` at the rows that have a value from `start` up to, not including, `stop`."""
-        if start < stop:
-            self.values.mark(mask, start, stop)
-
-    def mark_tag(self, mask: Mask, position: int) -> None:
-        """Set `mask` at the rows that have the tag at `position` of `tags`."""
+    def with_tags(self, positions: Ints) -> Bits:
+        """Return the rows that have any of the tags at `positions` of `tags`."""
         if self.tag_postings is not None:
-            self.tag_postings.mark(mask, position, position + 1)
-        else:
-            value = int(self.value_of_tag[position])
-            self.values.mark(mask, value, value + 1)
-
-    def mark_all(self, mask: Mask) -> None:
-        """Set `mask` at the rows that have any tag of the field."""
-        mask[self.tag_rows] = True
-
-    @property
-    def tag_rows(self) -> NDArray[np.signedinteger]:
-        """(P,) the rows that have any tag of the field; a row with several tags is there several times."""
-        return self.values.rows if self.tag_postings is None else self.tag_postings.rows
+            return self.tag_postings.union(spans_of_owners(np.unique(positions)))
+        return self.values.union(spans_of_owners(np.unique(self.value_of_tag[positions].astype(np.int64))))
 
 
 def load_field(catalog: Catalog, field: Field) -> FieldData:
@@ -75,17 +61,24 @@ def load_field(catalog: Catalog, field: Field) -> FieldData:
     Raises:
         CatalogError: the file cannot be read.
     """
-    tags = read_tags(catalog.database, catalog.layout, field.tagset_ids, field.kind)
+    tags, stored = read_tags(catalog.database, catalog.layout, field.tagset_ids, field.kind)
     taggings = read_taggings(catalog.database, catalog.layout, field.tagset_ids, field.kind)
     owners, rows = _spread(catalog, tags, taggings)
-    keys, shown, value_of_tag = _values(field, tags)
+    keys, shown, value_of_tag = _values(field, stored)
     size = len(catalog.media_of_row)
-    valued = value_of_tag[owners] >= 0 if len(owners) else np.zeros(0, dtype=np.bool_)
+    valued = value_of_tag[owners] >= 0
     values = build_postings(value_of_tag[owners[valued]], rows[valued], len(shown), size)
-    shared = len(shown) == len(tags.values) and not np.any(value_of_tag < 0)
-    tag_postings = None if shared else build_postings(owners, rows, len(tags.values), size)
-    text_index = {str(key): position for position, key in enumerate(keys)} if field.kind == "text" else {}
-    return FieldData(field, keys, shown, values, tags, value_of_tag, text_index, tag_postings)
+    shared = len(shown) == len(stored) and not np.any(value_of_tag < 0)
+    return FieldData(
+        field,
+        keys,
+        shown,
+        values,
+        tags,
+        value_of_tag.astype(np.int32),
+        tag_postings=None if shared else build_postings(owners, rows, len(stored), size),
+        present=bits_of_rows(rows, size),
+    )
 
 
 def _spread(catalog: Catalog, tags: Tags, taggings: Ints) -> tuple[Ints, Ints]:
@@ -98,20 +91,24 @@ def _spread(catalog: Catalog, tags: Tags, taggings: Ints) -> tuple[Ints, Ints]:
     return owners, np.concatenate((own[own >= 0], members.rows))
 
 
-def _values(field: Field, tags: Tags) -> tuple[Keys, Sequence[str | int | float], Ints]:
+def _values(field: Field, stored: Sequence[object]) -> tuple[Texts | NumberKeys, Sequence[str | int | float], Ints]:
     """Return the keys ascending, what is shown for each, and the value of each tag."""
-    keys: list[str | Key | None] = [_key(field, value) for value in tags.values]
+    keys: list[str | Key | None] = [_key(field, value) for value in stored]
     first: dict[str | Key, object] = {}
-    for key, value in zip(keys, tags.values, strict=True):
+    for key, value in zip(keys, stored, strict=True):
         if key is not None:
             first.setdefault(key, value)
     ordered = sorted(first)  # pyright: ignore[reportArgumentType] - keys of one field are all text or all numbers
     position = {key: at for at, key in enumerate(ordered)}
-    shown = [shown_value(field.kind, first[key]) for key in ordered]
     value_of_tag = np.array([-1 if key is None else position[key] for key in keys], dtype=np.int64)
     if field.kind == "text":
-        return [str(key) for key in ordered], shown, value_of_tag
-    return np.array(ordered, dtype=np.float64 if field.kind == "number" else np.int64), shown, value_of_tag
+        return Texts.of(str(key) for key in ordered), _shown(field, ordered, first), value_of_tag
+    numbers = np.array(ordered, dtype=np.float64 if field.kind == "number" else np.int64)
+    return numbers, Numbers(numbers) if field.kind in ("integer", "number") else _shown(field, ordered, first), value_of_tag
+
+
+def _shown(field: Field, ordered: Sequence[str | Key], first: dict[str | Key, object]) -> Texts:
+    return Texts.of(str(shown_value(field.kind, first[key])) for key in ordered)
 
 
 def _key(field: Field, value: object) -> str | Key | None:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from dataclasses import dataclass
-from threading import Lock
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from mcp_server.domain.filters import Filter, canonical
+from mcp_server.stores.bits import Bits, Mask, count_bits, mask_of_bits
 from mcp_server.stores.catalog import Catalog
-from mcp_server.stores.evaluation import Evaluator
+from mcp_server.stores.evaluation import Evaluator, kept_results
 from mcp_server.stores.explain import empty_reason
 from mcp_server.stores.field_data import FieldData
 from mcp_server.stores.field_store import FieldStore
 from mcp_server.stores.fields import Field
-
-_CACHE_BYTES = 64 * 2**20
-_CACHE_ENTRIES = 1_024
+from mcp_server.stores.latest import Latest
 
 
 @dataclass(frozen=True)
@@ -26,22 +21,31 @@ class Selection:
     """What passes a filter.
 
     Attributes:
-        mask: (N,) bool, read-only; True at rows that have a medium and pass.
-        count: how many those are.
+        bits: the rows that have a medium and pass, read-only.
+        size: N, how many rows there are in all.
+        count: how many pass.
         sentence: the filter in words, such as `category is food and (color is red or color is orange)`; empty for no filter.
     """
 
-    mask: NDArray[np.bool_]
+    bits: Bits
+    size: int
     count: int
     sentence: str
+
+    @cached_property
+    def mask(self) -> Mask:
+        """(N,) bool, read-only; True at the rows that pass. Made when first asked for."""
+        mask = mask_of_bits(self.bits, self.size)
+        mask.setflags(write=False)
+        return mask
 
 
 class FilterIndex:
     """The fields of a collection and what passes filters on them. Safe to call from several threads.
 
     A medium has its own tags and those of its group, one level up; filters are evaluated on both together. Fields are read from the
-    catalog when first asked for and kept, so what is written to the catalog later counts from the next start. Results are kept packed,
-    up to 64 MiB of them, the least recently used dropped first.
+    catalog when first asked for and kept, so what is written to the catalog later counts from the next start. The results of whole filters
+    are kept, and those of their conditions for other filters, up to 32 MiB of either, the least recently used dropped first.
     """
 
     def __init__(self, catalog: Catalog) -> None:
@@ -49,10 +53,9 @@ class FilterIndex:
         self.catalog = catalog
         self._store = FieldStore(catalog)
         self._evaluator = Evaluator(self._store)
-        self._everything = Selection(catalog.mapped, catalog.indexed, "")
-        self._lock = Lock()
-        self._cache: OrderedDict[str, tuple[NDArray[np.uint8], int, str]] = OrderedDict()
-        self._capacity = max(1, min(_CACHE_ENTRIES, _CACHE_BYTES // (len(catalog.mapped) // 8 + 1)))
+        self._size = len(catalog.mapped)
+        self._everything = Selection(self._evaluator.mapped, self._size, catalog.indexed, "")
+        self._latest: Latest[Selection] = Latest(kept_results(self._size))
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -86,27 +89,16 @@ class FilterIndex:
         if filter is None:
             return self._everything
         key = canonical(filter)
-        size = len(self.catalog.mapped)
-        with self._lock:
-            kept = self._cache.get(key)
-            if kept is not None:
-                self._cache.move_to_end(key)
-        if kept is not None:
-            mask = np.unpackbits(kept[0], count=size).view(np.bool_)
-            mask.setflags(write=False)
-            return Selection(mask, kept[1], kept[2])
-        passed = self._evaluator.passed(filter)
-        passed.mask.setflags(write=False)
-        found = Selection(passed.mask, int(np.count_nonzero(passed.mask)), passed.sentence.clipped())
-        with self._lock:
-            self._cache[key] = (np.packbits(found.mask), found.count, found.sentence)
-            while len(self._cache) > self._capacity:
-                self._cache.popitem(last=False)
-        return found
+        found = self._latest.get(key)
+        if found is None:
+            passed = self._evaluator.passed(filter)
+            found = Selection(passed.bits, self._size, count_bits(passed.bits), passed.sentence.clipped())
+            self._latest.keep(key, found)
+        return replace(found)  # the mask, eight times as large, is the caller's alone
 
     def explain_empty(self, filter: Filter) -> str:  # noqa: A002 - as above
         """Say in at most 200 characters which condition of `filter` leaves nothing.
 
         Raises what `evaluate` raises.
         """
-        return empty_reason(self._evaluator, filter, self.catalog.mapped)
+        return empty_reason(self._evaluator, filter)

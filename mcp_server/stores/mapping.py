@@ -69,8 +69,8 @@ def read_mapping(database: Database, schema: Schema, size: int, unusable: NDArra
 def _claims(database: Database, schema: Schema, size: int, findings: list[str]) -> Ints:
     """Return (n, 2) media ids and rows inside the array, ascending by medium, then row, without repeats."""
     tagset = _index_tagset(database, schema, findings)
-    tags = read_tags(database, schema, (tagset.id,), tagset.kind)
-    whole = [_whole(value) for value in tags.values]
+    tags, stored = read_tags(database, schema, (tagset.id,), tagset.kind)
+    whole = [_whole(value) for value in stored]
     taggings = read_taggings(database, schema, (tagset.id,), tagset.kind)
     owner = tags.position(taggings[:, 1])
     taggings, owner = taggings[owner >= 0], owner[owner >= 0]

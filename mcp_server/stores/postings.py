@@ -1,36 +1,84 @@
-"""Posting lists: for each of K owners (tags or values), the rows that have it."""
+"""Posting lists: for each of K owners (tags or values), the rows that have it.
+
+Owners that many rows have, and stretches of neighbouring owners that many rows have together, keep those rows as bits as well. So the union
+of any owners is a few operations on bits and a short list of rows, and the union of neighbours, a range of values, is never a long list.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mcp_server.stores.bits import Bits, Mask, bits_of_rows, no_bits, words
+
 Ints = NDArray[np.int64]
-Mask = NDArray[np.bool_]
+Rows = NDArray[np.signedinteger[Any]]
+
+_SHARE = 32
+"""A block has at least one row in so many, so its bits take at most as much memory as its rows."""
+_LONG = 80
+"""From so many rows on, a stretch is copied by itself in less time than together with others row by row."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """B stretches of neighbouring owners, ascending and apart, each with at least one row in 32, or a single such owner.
+
+    Attributes:
+        starts: (B,) int64, the first owner of each.
+        stops: (B,) int64, the owner after its last.
+        bits: (B, words) uint64, the rows that have any owner of the stretch.
+    """
+
+    starts: Ints
+    stops: Ints
+    bits: NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
 class Postings:
-    """K lists in one array.
+    """K lists in one array. Takes 4 bytes for each pair of owner and row, up to 4 more for blocks, and 8 for each owner.
 
     Attributes:
         rows: (P,) int32 or int64; the rows of owner 0, then of owner 1, and so on; ascending and distinct within each.
         offsets: (K + 1,) int64; owner k has `rows[offsets[k]:offsets[k + 1]]`.
+        blocks: stretches of owners whose rows are there as bits.
+        row_count: N, how many rows there are in all.
     """
 
-    rows: NDArray[np.signedinteger]
+    rows: Rows
     offsets: Ints
+    blocks: Blocks
+    row_count: int
 
     @property
     def size(self) -> int:
         """K, how many owners there are."""
         return len(self.offsets) - 1
 
-    def mark(self, mask: Mask, start: int, stop: int) -> None:
-        """Set `mask` at every row of the owners from `start` up to, not including, `stop`."""
-        mask[self.rows[self.offsets[start] : self.offsets[stop]]] = True
+    def union(self, spans: Ints) -> Bits:
+        """Return the rows that have any of some owners.
+
+        Args:
+            spans: (R, 2) int64, owners from the first up to, not including, the second; ascending and apart, as `spans_of` makes them.
+        """
+        bits = no_bits(self.row_count)
+        if not len(spans):
+            return bits
+        inside = self._blocks_inside(spans)
+        for block in inside.tolist():
+            np.bitwise_or(bits, self.blocks.bits[block], out=bits)
+        # what is left between and beside the blocks: a stretch begins where a span does or a block ends
+        starts = np.sort(np.concatenate((spans[:, 0], self.blocks.stops[inside])))
+        stops = np.sort(np.concatenate((spans[:, 1], self.blocks.starts[inside])))
+        rows = _stretches(self.rows, self.offsets[starts], self.offsets[stops])
+        if len(rows):
+            np.bitwise_or(bits, bits_of_rows(rows, self.row_count), out=bits)
+        return bits
 
     def counts(self, mask: Mask | None = None) -> Ints:
         """Return, for each owner, how many of its rows there are, or how many of them `mask` holds."""
@@ -39,6 +87,31 @@ class Postings:
         passed = np.zeros(len(self.rows) + 1, dtype=np.int64)
         np.cumsum(mask[self.rows], out=passed[1:])
         return np.diff(passed[self.offsets])
+
+    def _blocks_inside(self, spans: Ints) -> Ints:
+        """Return the blocks that lie wholly in one of `spans`."""
+        span = np.searchsorted(spans[:, 0], self.blocks.starts, side="right") - 1
+        return np.flatnonzero((span >= 0) & (spans[span, 1] >= self.blocks.stops))
+
+
+def spans_of(slices: Iterable[tuple[int, int]]) -> Ints:
+    """Return slices in any order as (R, 2) spans, ascending and apart; empty ones are left out."""
+    spans: list[list[int]] = []
+    for start, stop in sorted(slices):
+        if spans and start <= spans[-1][1]:
+            spans[-1][1] = max(spans[-1][1], stop)
+        elif start < stop:
+            spans.append([start, stop])
+    return np.array(spans, dtype=np.int64).reshape(-1, 2)
+
+
+def spans_of_owners(owners: Ints) -> Ints:
+    """Return owners, ascending and distinct, as (R, 2) spans."""
+    breaks = np.flatnonzero(np.diff(owners) != 1) + 1
+    if not len(owners):
+        return np.zeros((0, 2), dtype=np.int64)
+    starts, ends = np.concatenate(([0], breaks)), np.concatenate((breaks, [len(owners)])) - 1
+    return np.column_stack((owners[starts], owners[ends] + 1))
 
 
 def build_postings(owners: Ints, rows: Ints, owner_count: int, row_count: int) -> Postings:
@@ -50,5 +123,42 @@ def build_postings(owners: Ints, rows: Ints, owner_count: int, row_count: int) -
     pairs = pairs[np.concatenate((np.ones(min(len(pairs), 1), dtype=np.bool_), pairs[1:] != pairs[:-1]))]
     owner, row = np.divmod(pairs, max(row_count, 1))
     offsets = np.searchsorted(owner, np.arange(owner_count + 1, dtype=np.int64))
-    narrow = np.int32 if row_count < 2**31 else np.int64
-    return Postings(row.astype(narrow), offsets.astype(np.int64))
+    narrow = row.astype(np.int32 if row_count < 2**31 else np.int64)
+    return Postings(narrow, offsets.astype(np.int64), _blocks(narrow, offsets, row_count), row_count)
+
+
+def _blocks(rows: Rows, offsets: Ints, row_count: int) -> Blocks:
+    least = max(1, row_count // _SHARE)
+    common = np.flatnonzero(np.diff(offsets) >= least)
+    starts: list[int] = []
+    stops: list[int] = []
+    start, last = 0, len(offsets) - 1
+    while start < last:
+        stop = int(np.searchsorted(offsets, offsets[start] + least))
+        next_common = int(np.searchsorted(common, start))
+        if next_common < len(common) and common[next_common] < stop:
+            # a common owner is a block by itself, so that it alone can be asked for; what comes before it is too little for one
+            start = int(common[next_common])
+            stop = start + 1
+        if stop > last:
+            break
+        starts.append(start)
+        stops.append(stop)
+        start = stop
+    bits = [bits_of_rows(rows[offsets[start] : offsets[stop]], row_count) for start, stop in zip(starts, stops, strict=True)]
+    stacked = np.stack(bits) if bits else np.zeros((0, words(row_count)), dtype=np.uint64)
+    return Blocks(np.array(starts, dtype=np.int64), np.array(stops, dtype=np.int64), stacked)
+
+
+def _stretches(rows: Rows, starts: Ints, stops: Ints) -> Rows:
+    """Return `rows[start:stop]` of all pairs of `starts` and `stops`, one after the other."""
+    filled = starts < stops
+    starts, stops = starts[filled], stops[filled]
+    counts = stops - starts
+    total = int(counts.sum())
+    if len(starts) * _LONG <= max(total, 64 * _LONG):
+        return np.concatenate([rows[:0], *(rows[start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True))])
+    steps = np.ones(total, dtype=np.int64)
+    steps[0] = starts[0]
+    steps[np.cumsum(counts)[:-1]] = starts[1:] - stops[:-1] + 1
+    return rows[np.cumsum(steps, out=steps)]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 
 from mcp_server.domain.filters import folded
 from mcp_server.errors import MESSAGE_LIMIT, UnknownFieldError, UnknownValueError, clipped
+from mcp_server.stores.columns import Texts
 from mcp_server.stores.field_data import FieldData
 from mcp_server.stores.fields import Field
 
@@ -66,13 +68,14 @@ def nearest(word: str, names: Sequence[str], count: int = 3) -> list[str]:
 
 def _nearest_values(data: FieldData, wanted: str) -> list[int]:
     """Return up to three values, best first. Bounded: of many values, only those that share a start, an end or a part are compared."""
-    keys = list(data.text_index)
+    texts = cast("Texts", data.keys)
+    keys = list(texts)
     if len(keys) > _CANDIDATES:
         start, end = wanted[:2], wanted[-3:]
         inside = [key for key in keys if wanted in key or (len(key) > 3 and key in wanted)]
         alike = [key for key in keys if abs(len(key) - len(wanted)) <= 4 and (key.startswith(start) or key.endswith(end))]
         keys = list(dict.fromkeys((*inside[: _CANDIDATES // 2], *alike[: _CANDIDATES // 2])))
-    return [data.text_index[folded(key)] for key in nearest(wanted, keys)]
+    return [at for key in nearest(wanted, keys) if (at := texts.find(folded(key))) is not None]
 
 
 def _listed(names: Sequence[str]) -> str:

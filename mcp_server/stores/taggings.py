@@ -23,12 +23,10 @@ class Tags:
     Attributes:
         ids: (T,) int64, distinct.
         tagsets: (T,) int64, the tagset of each.
-        values: T stored values, as SQLite gives them.
     """
 
     ids: Ints
     tagsets: Ints
-    values: Sequence[object]
 
     def position(self, tag_ids: Ints) -> Ints:
         """Return where each of `tag_ids` is in `ids`, -1 for those not there."""
@@ -38,8 +36,8 @@ class Tags:
         return np.where(self.ids[at] == tag_ids, at, -1)
 
 
-def read_tags(database: Database, schema: Schema, tagset_ids: Sequence[int], kind: Kind | None) -> Tags:
-    """Return the tags of tagsets of one kind. A tag that has two values keeps the lower one."""
+def read_tags(database: Database, schema: Schema, tagset_ids: Sequence[int], kind: Kind | None) -> tuple[Tags, list[object]]:
+    """Return the tags of tagsets of one kind, and their values as stored. A tag that has two values keeps the lower one."""
     source = _source(schema, kind)
     sql = f"SELECT t, v, s FROM ({source}) WHERE s IN (SELECT value FROM json_each(?)) AND t IS NOT NULL ORDER BY t, v"
     kept: dict[int, tuple[object, int]] = {}
@@ -47,7 +45,7 @@ def read_tags(database: Database, schema: Schema, tagset_ids: Sequence[int], kin
         kept.setdefault(int(tag), (value, int(tagset)))
     ids = np.fromiter(kept, dtype=np.int64, count=len(kept))
     tagsets = np.fromiter((tagset for _, tagset in kept.values()), dtype=np.int64, count=len(kept))
-    return Tags(ids, tagsets, [value for value, _ in kept.values()])
+    return Tags(ids, tagsets), [value for value, _ in kept.values()]
 
 
 def read_taggings(database: Database, schema: Schema, tagset_ids: Sequence[int], kind: Kind | None) -> Ints:

@@ -80,7 +80,7 @@ def test_a_tag_with_two_values_has_the_lower_one_everywhere(tmp_path: Path) -> N
     with closing(Catalog.open(path, 1)) as catalog:
         index = FilterIndex(catalog)
         assert index.evaluate(parse_filter({"a": "b"})).count == 1
-        assert [index.data(field).shown for field in index.fields] == [["b"]]
+        assert [list(index.data(field).shown) for field in index.fields] == [["b"]]
         assert catalog.items_at([0], "full")[0].tags == {"a": ["b"]}
 
 

@@ -1,0 +1,117 @@
+"""Values of one field kept in arrays, so that a million of them need neither a million Python objects nor time to load."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import pairwise
+from typing import cast, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+_CHUNK = 2**18
+"""Bytes searched at once, few enough to stay in the processor's cache."""
+_SAMPLE = 2**16
+
+
+class Texts(Sequence[str]):
+    """V texts, one after the other in UTF-8. Safe to call from several threads; may lie on a file.
+
+    Attributes:
+        blob: (B,) uint8.
+        offsets: (V + 1,) int64; text k is `blob[offsets[k]:offsets[k + 1]]`.
+    """
+
+    def __init__(self, blob: NDArray[np.uint8], offsets: Ints) -> None:
+        self.blob = blob
+        self.offsets = offsets
+        # one by one, Python reads these several times as fast as arrays
+        self._bytes, self._edges = blob.data, offsets.data
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Texts:
+        """Return `texts` in their order."""
+        encoded = [_utf8(text) for text in texts]
+        offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
+        np.cumsum([len(one) for one in encoded], out=offsets[1:])
+        return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        return self._raw(range(len(self))[index]).decode("utf-8", "surrogatepass")
+
+    def __iter__(self) -> Iterator[str]:
+        whole, edges = self.blob.tobytes(), self.offsets.tolist()
+        return (whole[start:stop].decode("utf-8", "surrogatepass") for start, stop in pairwise(edges))
+
+    def find(self, text: str) -> int | None:
+        """Return where `text` is, None if it is not there. The texts must be ascending."""
+        wanted = _utf8(text)  # sorts as the text does
+        at = bisect_left(range(len(self)), wanted, key=self._raw)
+        return at if at < len(self) and self._raw(at) == wanted else None
+
+    def containing(self, part: str) -> Ints:
+        """Return which texts contain `part`, ascending. Takes time in proportion to the bytes, about a tenth of a second for 500 MB."""
+        wanted = _utf8(part)
+        if not wanted:
+            return np.arange(len(self), dtype=np.int64)
+        # whole characters match whole characters in UTF-8, so bytes can be compared
+        places = self._places(np.frombuffer(wanted, dtype=np.uint8))
+        owners = np.searchsorted(self.offsets, places, side="right") - 1
+        owners = owners[places + len(wanted) <= self.offsets[owners + 1]]  # else it runs over into the next text
+        return owners[np.diff(owners, prepend=-1) != 0]
+
+    def _raw(self, at: int) -> bytes:
+        return self._bytes[self._edges[at] : self._edges[at + 1]].tobytes()
+
+    def _places(self, wanted: NDArray[np.uint8]) -> Ints:
+        """Return where in `blob` the bytes `wanted` begin: its rarest byte is looked for first, then the others at the places left."""
+        order = np.argsort(self._frequencies[wanted], kind="stable").tolist()
+        found: list[Ints] = []
+        last = len(self.blob) - len(wanted) + 1
+        for start in range(0, last, _CHUNK):
+            stop = min(start + _CHUNK, last)
+            places = start + np.flatnonzero(self.blob[start + order[0] : stop + order[0]] == wanted[order[0]])
+            for at in order[1:]:
+                places = places[self.blob[places + at] == wanted[at]]
+            found.append(places)
+        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
+    @cached_property
+    def _frequencies(self) -> Ints:
+        step = max(1, len(self.blob) // _SAMPLE)
+        return np.bincount(self.blob[::step], minlength=256)
+
+
+class Numbers(Sequence[int | float]):
+    """The numbers of an array, as Python's."""
+
+    def __init__(self, array: NDArray[np.int64 | np.float64]) -> None:
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @overload
+    def __getitem__(self, index: int) -> int | float: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[int | float]: ...
+    def __getitem__(self, index: int | slice) -> int | float | list[int | float]:
+        return cast("int | float | list[int | float]", self.array[index].tolist())
+
+
+def _utf8(text: str) -> bytes:
+    # half of a surrogate pair, which JSON can hold, is in no stored text but must not stop the search
+    return text.encode("utf-8", "surrogatepass")

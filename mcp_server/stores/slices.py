@@ -1,0 +1,82 @@
+"""Which values of a field a caller means: what is equal to a value, and what lies between bounds."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from typing import Any, cast
+
+import numpy as np
+
+from mcp_server.domain.filter_conditions import reversed_range
+from mcp_server.domain.filters import Scalar, folded, scalar_text
+from mcp_server.errors import FilterError, clipped
+from mcp_server.stores.columns import Texts
+from mcp_server.stores.field_data import FieldData
+from mcp_server.stores.suggestions import unknown_value
+from mcp_server.stores.values import RANGE_KINDS, TAKES, Period, asked_period
+
+
+def value_slice(data: FieldData, value: Scalar) -> tuple[int, int]:
+    """Return the values equal to `value`, from and up to; empty when a number or time is not there."""
+    if isinstance(data.keys, Texts):
+        position = data.keys.find(folded(scalar_text(value)))
+        if position is None:
+            raise unknown_value(data, scalar_text(value))
+        return position, position + 1
+    period = _period(data, value)
+    return _left(data, period.first), _right(data, period.last)
+
+
+def range_slice(data: FieldData, bounds: dict[str, Scalar]) -> tuple[int, int]:
+    """Return the values inside all bounds, from and up to.
+
+    A period counts whole: from its start for gte, after its end for gt, to its end for lte, before its start for lt.
+    """
+    if data.field.kind not in RANGE_KINDS:
+        raise wrong_kind(data, bounds)
+    periods = {word: _period(data, value) for word, value in bounds.items()}
+    for lower in ("gte", "gt"):
+        for upper in ("lte", "lt"):
+            if lower in periods and upper in periods:
+                top = periods[upper].last if upper == "lte" else periods[upper].first
+                if periods[lower].first > top:
+                    raise reversed_range(data.field.name, bounds[lower], bounds[upper])
+    start, stop = 0, len(data.keys)
+    for word, period in periods.items():
+        match word:
+            case "gte":
+                start = max(start, _left(data, period.first))
+            case "gt":
+                start = max(start, _right(data, period.last))
+            case "lte":
+                stop = min(stop, _right(data, period.last))
+            case _:
+                stop = min(stop, _left(data, period.first))
+    return start, max(start, stop)
+
+
+def _period(data: FieldData, value: Scalar) -> Period:
+    period = asked_period(data.field.kind, value) if data.field.kind in RANGE_KINDS else None
+    if period is None:
+        raise wrong_kind(data, value)
+    return period
+
+
+def _left(data: FieldData, key: float) -> int:
+    # item() gives Python numbers, whose comparison of large whole numbers with decimals is exact
+    return bisect_left(cast("Any", data.keys), key, key=np.generic.item)
+
+
+def _right(data: FieldData, key: float) -> int:
+    return bisect_right(cast("Any", data.keys), key, key=np.generic.item)
+
+
+def wrong_kind(data: FieldData, given: object) -> FilterError:
+    """Return the error for a condition that does not suit the field's kind: what it takes, and its span."""
+    name = clipped(data.field.name)
+    got = given if isinstance(given, str | int | float) else next(iter(cast("dict[str, object]", given)))
+    span = ""
+    there = np.flatnonzero(data.values.counts())
+    if data.field.kind in RANGE_KINDS and len(there):
+        span = f" It spans {clipped(scalar_text(data.shown[int(there[0])]))} to {clipped(scalar_text(data.shown[int(there[-1])]))}."
+    return FilterError(f'"{name}" takes {TAKES[data.field.kind]}; got "{clipped(got)}".{span}')
