@@ -18,6 +18,7 @@ from mcp_server.engine.relevance import FORMAT
 from mcp_server.engine.search import SearchEngine
 from mcp_server.engine.shelf import Shelf
 from mcp_server.errors import CatalogReplacedError, CollectionError, ConfigError, IndexMismatchError
+from mcp_server.side_files import SideFiles
 from mcp_server.stores.audit import AuditLog
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.filter_index import FilterIndex
@@ -156,8 +157,8 @@ class EmbeddingsReader:
         return last
 
 
-def open_files(config: CollectionConfig, reader: EmbeddingsReader) -> OpenFiles:
-    """Open embeddings and catalog of one and the same version, however often they are replaced meanwhile.
+def open_files(config: CollectionConfig, reader: EmbeddingsReader, side: SideFiles | None = None) -> OpenFiles:
+    """Open embeddings and catalog of one and the same version, however often they are replaced meanwhile; `side` as in `Catalog.open`.
 
     Whoever replaces them puts the embeddings in place first and the catalog last, so embeddings that are not older than the catalog fit it.
 
@@ -168,7 +169,7 @@ def open_files(config: CollectionConfig, reader: EmbeddingsReader) -> OpenFiles:
         before = stamps(config.embeddings_file)
         try:
             embeddings = reader.read()
-            catalog = Catalog.open(config.database_file, embeddings.size, embeddings.unusable)
+            catalog = Catalog.open(config.database_file, embeddings.size, embeddings.unusable, side)
         except CatalogReplacedError:
             continue
         except CollectionError:

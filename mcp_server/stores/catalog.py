@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_server.domain.search import Detail, Item
+from mcp_server.side_files import SideFiles
 from mcp_server.stores.database import Database
 from mcp_server.stores.fields import Field, fields_of
 from mcp_server.stores.items import ItemReader
-from mcp_server.stores.mapping import read_mapping
+from mcp_server.stores.kept import Kept
+from mcp_server.stores.mapping import keep_mapping, kept_mapping, read_mapping
 from mcp_server.stores.rows import Found, RowMap
 from mcp_server.stores.schema import Schema, read_schema
 
@@ -37,11 +39,13 @@ class Catalog:
         rows: lookups from ids to rows.
         database: reads for other parts of `stores`.
         layout: the layout in full, for other parts of `stores`.
+        kept: what was worked out from this catalog before, for other parts of `stores`.
     """
 
-    def __init__(self, database: Database, layout: Schema, rows: RowMap, findings: tuple[str, ...]) -> None:
+    def __init__(self, database: Database, layout: Schema, rows: RowMap, findings: tuple[str, ...], kept: Kept) -> None:
         """Take what `open` read."""
         self.database = database
+        self.kept = kept
         self.layout = layout
         self.rows = rows
         self.findings = findings
@@ -51,15 +55,16 @@ class Catalog:
         self.group_of_row: NDArray[np.int64] = rows.group_of_row
         self.mapped: NDArray[np.bool_] = rows.media_of_row >= 0
         self.mapped.setflags(write=False)
-        self.indexed = int(np.count_nonzero(self.mapped))
+        self.indexed = len(rows.media)
         self.fields: tuple[Field, ...] = fields_of(layout.tagsets)
         self._items = ItemReader(database, layout, rows, self.fields)
 
     @classmethod
-    def open(cls, path: Path, size: int, unusable: NDArray[np.bool_] | None = None) -> Catalog:
+    def open(cls, path: Path, size: int, unusable: NDArray[np.bool_] | None = None, side: SideFiles | None = None) -> Catalog:
         """Open the catalog of a collection whose embeddings have `size` rows.
 
         A medium at a row where `unusable`, (size,) bool, is True cannot be searched for, so it counts as not indexed everywhere.
+        What takes long to work out is kept in `side`, and taken from there while the catalog is the same; None keeps nothing.
 
         Raises:
             CatalogError: the file is missing, is no SQLite database, lacks a table or column without which nothing works, or has no
@@ -67,12 +72,16 @@ class Catalog:
         """
         database = Database(path)
         try:
+            kept = Kept(side, database, size, unusable)
             layout = read_schema(database)
-            mapping = read_mapping(database, layout, size, unusable)
+            mapping = kept_mapping(kept)
+            if mapping is None:
+                mapping = read_mapping(database, layout, size, unusable)
+                keep_mapping(kept, mapping)
         except BaseException:
             database.close()
             raise
-        return cls(database, layout, mapping.rows, layout.findings + mapping.findings)
+        return cls(database, layout, mapping.rows, layout.findings + mapping.findings, kept)
 
     def __enter__(self) -> Catalog:
         return self
@@ -81,7 +90,8 @@ class Catalog:
         self.close()
 
     def close(self) -> None:
-        """Close the file. Arrays stay usable; closing twice is fine."""
+        """Close the file when all that is to be kept has been written. Arrays stay usable; closing twice is fine."""
+        self.kept.settle()
         self.database.close()
 
     def rows_of(self, ids: Iterable[int]) -> Found:

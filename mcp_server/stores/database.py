@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_server.errors import CatalogError, CatalogReplacedError
+from mcp_server.stores.content import Content, content_of
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +97,13 @@ class Database:
         wal = _stat(Path(f"{self.path}-wal"))
         written = (wal.st_mtime_ns, wal.st_size) if wal is not None else ()
         return None if now is None else (*_identity(now), now.st_mtime_ns, now.st_size, *written)
+
+    def content(self) -> Content | None:
+        """Return facts that are equal only while the content is; None when nothing can be said now, or the file was replaced."""
+        with self._turn:
+            if self._closed or self.is_replaced:
+                return None
+            return content_of(self._file, self.path)
 
     def rows(self, sql: str, *parameters: object) -> list[Row]:
         """Return all rows of one SELECT.

@@ -9,6 +9,7 @@ from mcp_server.domain.filters import folded
 from mcp_server.errors import FilterError, clipped
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.field_data import FieldData, load_field
+from mcp_server.stores.field_file import keep_field, kept_field
 from mcp_server.stores.fields import Field, is_internal
 from mcp_server.stores.schema import Tagset
 from mcp_server.stores.suggestions import ambiguous_field, unknown_field
@@ -67,10 +68,19 @@ class FieldStore:
             with self._locks[field]:
                 found = self._data.get(field)
                 if found is None:
-                    found = self._data[field] = load_field(self.catalog, field)
-                    logger.debug(
-                        "filters.loaded tagset=%d values=%d taggings=%d", field.tagset_id, found.values.size, len(found.values.rows)
-                    )
+                    found = self._data[field] = self._load(field)
+        return found
+
+    def _load(self, field: Field) -> FieldData:
+        """Return the data of a field: as it was kept if the catalog is the same, else read from it and kept for the next start."""
+        kept = self.catalog.kept
+        found = kept_field(kept, field, len(self.catalog.mapped))
+        origin = "side_files"
+        if found is None:
+            found, origin = load_field(self.catalog, field), "catalog"
+            keep_field(kept, found)
+        values = found.values
+        logger.debug("filters.loaded tagset=%d from=%s values=%d taggings=%d", field.tagset_id, origin, values.size, len(values.rows))
         return found
 
 

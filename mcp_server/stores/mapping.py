@@ -13,6 +13,7 @@ from mcp_server.domain.filters import folded
 from mcp_server.errors import CatalogError
 from mcp_server.stores.database import Database
 from mcp_server.stores.fields import INDEX_TAGSET
+from mcp_server.stores.kept import Kept
 from mcp_server.stores.rows import RowMap
 from mcp_server.stores.schema import Schema, Tagset
 from mcp_server.stores.taggings import read_taggings, read_tags
@@ -20,6 +21,8 @@ from mcp_server.stores.taggings import read_taggings, read_tags
 logger = logging.getLogger(__name__)
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
+
+_SET = "media"
 
 Ints = NDArray[np.int64]
 
@@ -63,7 +66,18 @@ def read_mapping(database: Database, schema: Schema, size: int, unusable: NDArra
     if lost:
         findings.append(f"{lost} values of group_id point at media that do not exist; their members inherit no tags.")
     logger.info("catalog.mapped file=%s rows=%d media=%d findings=%d", database.path.name, size, len(pairs), len(findings))
-    return Mapping(RowMap(media_of_row, group_of_row), tuple(findings))
+    return Mapping(RowMap.of(media_of_row, group_of_row), tuple(findings))
+
+
+def kept_mapping(kept: Kept) -> Mapping | None:
+    """Return the mapping as it was kept; None when it was not."""
+    found = kept.read(_SET)
+    return None if found is None else Mapping(RowMap(**found.arrays), tuple(found.about["findings"]))
+
+
+def keep_mapping(kept: Kept, mapping: Mapping) -> None:
+    """Keep `mapping` for the next start."""
+    kept.keep(_SET, vars(mapping.rows), {"findings": mapping.findings})
 
 
 def _claims(database: Database, schema: Schema, size: int, findings: list[str]) -> Ints:

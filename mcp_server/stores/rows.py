@@ -37,34 +37,53 @@ class Members:
     asked: Ints
 
 
+@dataclass(frozen=True)
 class RowMap:
-    """Frozen lookups from media ids and group ids to rows. Safe to call from several threads."""
+    """Frozen lookups from media ids and group ids to rows. Safe to call from several threads.
 
-    def __init__(self, media_of_row: Ints, group_of_row: Ints) -> None:
-        """Take two (N,) arrays with -1 for none. Their media ids are distinct."""
-        self.media_of_row = _frozen(media_of_row)
-        self.group_of_row = _frozen(group_of_row)
+    Attributes:
+        media_of_row: (N,) int64, the media id at each row, -1 for none.
+        group_of_row: (N,) int64, the group of that medium, -1 for none.
+        media: the media ids there are, ascending and distinct.
+        media_rows: the row of each.
+        groups: the groups of all members, ascending.
+        group_rows: the row of each member.
+    """
+
+    media_of_row: Ints
+    group_of_row: Ints
+    media: Ints
+    media_rows: Ints
+    groups: Ints
+    group_rows: Ints
+
+    def __post_init__(self) -> None:
+        for array in vars(self).values():
+            array.setflags(write=False)
+
+    @classmethod
+    def of(cls, media_of_row: Ints, group_of_row: Ints) -> RowMap:
+        """Sort two (N,) arrays with -1 for none. Their media ids are distinct."""
         mapped = np.flatnonzero(media_of_row >= 0)
-        order = mapped[np.argsort(media_of_row[mapped], kind="stable")]
-        self._media, self._media_rows = media_of_row[order], order
+        rows = mapped[np.argsort(media_of_row[mapped], kind="stable")]
         grouped = mapped[group_of_row[mapped] >= 0]
-        order = grouped[np.argsort(group_of_row[grouped], kind="stable")]
-        self._group, self._group_rows = group_of_row[order], order
+        members = grouped[np.argsort(group_of_row[grouped], kind="stable")]
+        return cls(media_of_row, group_of_row, media_of_row[rows], rows, group_of_row[members], members)
 
     def lookup(self, media: Ints) -> Ints:
         """Return the row of each media id, -1 for those without one."""
-        if not len(self._media):
+        if not len(self.media):
             return np.full(len(media), -1, dtype=np.int64)
-        at = np.minimum(np.searchsorted(self._media, media), len(self._media) - 1)
-        return np.where(self._media[at] == media, self._media_rows[at], -1)
+        at = np.minimum(np.searchsorted(self.media, media), len(self.media) - 1)
+        return np.where(self.media[at] == media, self.media_rows[at], -1)
 
     def members(self, groups: Ints) -> Members:
         """Return the rows whose group is among `groups`, group by group, ascending within each."""
-        first = np.searchsorted(self._group, groups, side="left")
-        counts = np.searchsorted(self._group, groups, side="right") - first
+        first = np.searchsorted(self.groups, groups, side="left")
+        counts = np.searchsorted(self.groups, groups, side="right") - first
         asked = np.repeat(np.arange(len(groups), dtype=np.int64), counts)
         within = np.arange(len(asked), dtype=np.int64) - np.repeat(np.cumsum(counts) - counts, counts)
-        return Members(self._group_rows[first[asked] + within], asked)
+        return Members(self.group_rows[first[asked] + within], asked)
 
     def rows_of(self, ids: Iterable[int]) -> Found:
         """Return the rows of `ids` in the order given; an id given twice counts once."""
@@ -87,8 +106,3 @@ def distinct_ids(ids: Iterable[int]) -> tuple[Ints, int]:
     except OverflowError:
         fitting = [one for one in wanted if -(2**63) <= one < 2**63]
         return np.array(fitting, dtype=np.int64), len(wanted) - len(fitting)
-
-
-def _frozen(array: Ints) -> Ints:
-    array.setflags(write=False)
-    return array

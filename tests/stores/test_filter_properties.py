@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from mcp_server.domain.filter_syntax import parse_filter
 from mcp_server.domain.filters import canonical
 from mcp_server.errors import UnknownValueError
+from mcp_server.side_files import SideFiles
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.filter_index import FilterIndex
 from tests import m3
@@ -161,6 +163,22 @@ def test_natural_filters_pass_what_plain_sets_say(
                 assert passing(index, raw) == expected, raw
                 assert passing(index, json.dumps(raw)) == expected, raw
                 assert passing(FilterIndex(catalog), raw) == expected, raw
+
+
+@settings(many, max_examples=20)  # each example writes a dozen files and waits for the disk
+@given(collections(), st.lists(natural(), min_size=1, max_size=6), st.sampled_from(m3.LAYOUTS))
+def test_fields_taken_from_side_files_pass_the_same(medias: list[m3.Media], raws: list[dict[str, Any]], layout: m3.Layout) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = m3.build(Path(folder) / "c.db", with_every_tag(medias), TYPES, layout=layout)
+        old = path.stat().st_mtime_ns - 10**10  # what was written to this moment is not kept
+        os.utime(path, ns=(old, old))
+        side = SideFiles(Path(folder) / "side")
+        seen = facts(medias)
+        for _ in ("made", "taken from there"):
+            with closing(Catalog.open(path, SIZE, None, side)) as catalog:
+                index = FilterIndex(catalog)
+                for raw in raws:
+                    assert passing(index, raw) == {media for media, tags in seen.items() if slow(tags, raw)}, raw
 
 
 @st.composite
