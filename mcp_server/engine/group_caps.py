@@ -46,11 +46,14 @@ class GroupCap:
 
     def room(self, allowed: NDArray[np.bool_]) -> int:
         """Return how many of the `allowed` rows, (N,) bool, can still be shown in all."""
-        groups, counts = np.unique(self.catalog.group_of_row[allowed], return_counts=True)
-        return sum(
-            int(count) if group < 0 else min(int(count), max(0, self.most - self.used.get(int(group), 0)))
-            for group, count in zip(groups, counts, strict=True)
-        )
+        rows = self.catalog.rows
+        first = np.flatnonzero(np.diff(rows.groups, prepend=-1))  # members are sorted by group: where each group begins
+        counts = np.add.reduceat(allowed[rows.group_rows], first, dtype=np.int64) if len(first) else np.zeros(0, np.int64)
+        room = np.full(len(first), self.most, np.int64)
+        groups = np.array(list(self.used), np.int64)
+        room[np.searchsorted(rows.groups[first], groups)] -= np.array(list(self.used.values()), np.int64)
+        held_back = counts - np.clip(room, 0, counts)
+        return int(np.count_nonzero(allowed)) - int(held_back.sum())
 
     def search(self, index: Index, vector: NDArray[np.float32], n: int, skip: NDArray[np.bool_]) -> Neighbors:
         """Return the best `n` rows not in `skip` that keep to the cap, taken from the best on, as a scan of all in order would.

@@ -48,28 +48,34 @@ def build_skip_set(
 
     None of the arguments is changed.
     """
-    matching = searchable & passing
-    seen = np.zeros(len(searchable), dtype=np.bool_)
-    seen[seen_rows] = True
-    seen &= matching
-    excluded = np.zeros(len(searchable), dtype=np.bool_)
-    excluded[excluded_rows] = True
-    excluded &= matching & ~seen
-    hidden = seen | excluded
-    skipped = ~matching | hidden
+    skipped = searchable & passing
+    matching = int(np.count_nonzero(skipped))
+    np.logical_not(skipped, out=skipped)
+    hidden = np.zeros(len(searchable), dtype=np.bool_)
+    seen = _hide(seen_rows, skipped, hidden)
+    excluded = _hide(excluded_rows, skipped, hidden)
     full = 0
     if full_groups is not None:
         full = int(np.count_nonzero(full_groups & ~skipped))
         skipped |= full_groups
-    matches = int(np.count_nonzero(matching))
-    seen_count, excluded_count = int(np.count_nonzero(seen)), int(np.count_nonzero(excluded))
     return SkipSet(
         mask=skipped,
         hidden=hidden,
-        matching=matches,
-        filtered=int(np.count_nonzero(searchable)) - matches,
-        seen=seen_count,
-        excluded=excluded_count,
+        matching=matching,
+        filtered=int(np.count_nonzero(searchable)) - matching,
+        seen=seen,
+        excluded=excluded,
         in_full_groups=full,
-        allowed=matches - seen_count - excluded_count - full,
+        allowed=matching - seen - excluded - full,
     )
+
+
+def _hide(rows: NDArray[np.int64], skipped: NDArray[np.bool_], hidden: NDArray[np.bool_]) -> int:
+    """Mark those of `rows` that were not `skipped` before in both masks, and return how many they are."""
+    fresh = rows[~skipped[rows]]
+    if not len(fresh):
+        return 0
+    before = int(np.count_nonzero(hidden))  # a pass over bytes takes less time than looking for repeats in a long list
+    skipped[fresh] = True
+    hidden[fresh] = True
+    return int(np.count_nonzero(hidden)) - before

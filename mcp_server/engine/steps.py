@@ -33,11 +33,17 @@ class Walk:
         self._examples: Examples = examples_of(collection, request)
         self._excluded = _excluded(collection, request)
         self._seen: Found = collection.catalog.rows_of(request.seen)
+        self._skip: SkipSet | None = None
         if request.session is not None:
             sessions.check(request.session)
 
     def skip_set(self) -> SkipSet:
         """Return what must not be shown, as the session stands now."""
+        if self._skip is None or self._request.session is not None:
+            self._skip = self._skip_set()
+        return self._skip  # without a session nothing changes meanwhile
+
+    def _skip_set(self) -> SkipSet:
         shown = self._shown()
         unwanted = [self._excluded.rows, self._examples.rows, self._excluded_before()]
         cap = self._cap(shown)
@@ -92,13 +98,18 @@ class Walk:
         if request.session is None or request.repeats == "allow":
             return np.empty(0, np.int64)
         query = query_key(request) if request.repeats == "query" else None
-        return self._collection.catalog.rows_of(self._sessions.shown(request.session, self._collection.name, query)).rows
+        return self._rows(self._sessions.shown(request.session, self._collection.name, query))
 
     def _excluded_before(self) -> NDArray[np.int64]:
         """Return the rows that `update_session` excluded for good."""
         if self._request.session is None:
             return np.empty(0, np.int64)
-        return self._collection.catalog.rows_of(self._sessions.excluded(self._request.session, self._collection.name)).rows
+        return self._rows(self._sessions.excluded(self._request.session, self._collection.name))
+
+    def _rows(self, media: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows of `media`, each there once, that still have one."""
+        rows = self._collection.catalog.rows.lookup(media)
+        return rows[rows >= 0]
 
     def _cap(self, shown: NDArray[np.int64]) -> GroupCap | None:
         most = self._request.max_per_group
@@ -106,13 +117,17 @@ class Walk:
 
     def _unseen(self, skip: SkipSet, shown_now: NDArray[np.int64]) -> int:
         """Count the matches that can still come; with `repeats` "allow", what was shown before is no part of the skip set."""
-        collection, request = self._collection, self._request
-        left = ~skip.mask
-        left[shown_now] = False
+        request = self._request
+        gone = shown_now
         if request.session is not None and request.repeats == "allow":
-            left[collection.catalog.rows_of(self._sessions.shown(request.session, collection.name)).rows] = False
+            before = self._rows(self._sessions.shown(request.session, self._collection.name))
+            gone = np.union1d(gone, before[~skip.mask[before]])
         cap = self._cap(np.concatenate([self._shown(), shown_now]))
-        return int(np.count_nonzero(left)) if cap is None else cap.room(left)
+        if cap is None:
+            return skip.allowed - len(gone)
+        left = ~skip.mask
+        left[gone] = False
+        return cap.room(left)
 
     def _best_hidden(self, skip: SkipSet, question: Question | None) -> float | None:
         if question is None or not (skip.seen + skip.excluded):
