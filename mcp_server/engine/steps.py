@@ -22,6 +22,9 @@ Waiting = Callable[[float], None]
 """Is called with the seconds passed, about once a second, while a call waits for the model."""
 
 
+_NONE = np.empty(0, np.int64)
+
+
 class Walk:
     """The steps of one call over one collection. What the caller can get wrong is found when it is made."""
 
@@ -34,24 +37,26 @@ class Walk:
         self._excluded = _excluded(collection, request)
         self._seen: Found = collection.catalog.rows_of(request.seen)
         self._skip: SkipSet | None = None
+        self._shown_media = self._shown_rows = self._excluded_media = _NONE
         if request.session is not None:
             sessions.check(request.session)
 
     def skip_set(self) -> SkipSet:
         """Return what must not be shown, as the session stands now."""
-        if self._skip is None or self._request.session is not None:
-            self._skip = self._skip_set()
-        return self._skip  # without a session nothing changes meanwhile
+        shown, excluded = self._shown(), self._excluded_before()
+        if self._skip is None or not (np.array_equal(shown, self._shown_media) and np.array_equal(excluded, self._excluded_media)):
+            self._shown_media, self._excluded_media = shown, excluded
+            self._shown_rows = self._rows(shown)
+            self._skip = self._skip_set(self._rows(excluded))
+        return self._skip
 
-    def _skip_set(self) -> SkipSet:
-        shown = self._shown()
-        unwanted = [self._excluded.rows, self._examples.rows, self._excluded_before()]
-        cap = self._cap(shown)
+    def _skip_set(self, excluded_before: NDArray[np.int64]) -> SkipSet:
+        cap = self._cap(self._shown_rows)
         return build_skip_set(
             self._collection.catalog.mapped,
             self._selection.mask,
-            np.concatenate([self._seen.rows, shown]),
-            np.concatenate(unwanted),
+            np.concatenate([self._seen.rows, self._shown_rows]),
+            np.concatenate([self._excluded.rows, self._examples.rows, excluded_before]),
             None if cap is None else cap.full(),
         )
 
@@ -64,7 +69,7 @@ class Walk:
         if question is None or skip.allowed == 0:
             return Neighbors(np.empty(0, np.int64), np.empty(0, np.float32))
         index, vector, n = self._collection.index, question.vector.vector, min(self._request.n, skip.allowed)
-        cap = self._cap(self._shown())
+        cap = self._cap(self._shown_rows)
         near = index.search(vector, n, skip.mask) if cap is None else cap.search(index, vector, n, skip.mask)
         least = self._request.min_score
         if least is None:
@@ -93,18 +98,18 @@ class Walk:
         )
 
     def _shown(self) -> NDArray[np.int64]:
-        """Return the rows that the session has shown and that `repeats` forbids to show again."""
+        """Return the media that the session has shown and that `repeats` forbids to show again."""
         request = self._request
         if request.session is None or request.repeats == "allow":
-            return np.empty(0, np.int64)
+            return _NONE
         query = query_key(request) if request.repeats == "query" else None
-        return self._rows(self._sessions.shown(request.session, self._collection.name, query))
+        return self._sessions.shown(request.session, self._collection.name, query)
 
     def _excluded_before(self) -> NDArray[np.int64]:
-        """Return the rows that `update_session` excluded for good."""
+        """Return the media that `update_session` excluded for good."""
         if self._request.session is None:
-            return np.empty(0, np.int64)
-        return self._rows(self._sessions.excluded(self._request.session, self._collection.name))
+            return _NONE
+        return self._sessions.excluded(self._request.session, self._collection.name)
 
     def _rows(self, media: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows of `media`, each there once, that still have one."""
@@ -122,7 +127,7 @@ class Walk:
         if request.session is not None and request.repeats == "allow":
             before = self._rows(self._sessions.shown(request.session, self._collection.name))
             gone = np.union1d(gone, before[~skip.mask[before]])
-        cap = self._cap(np.concatenate([self._shown(), shown_now]))
+        cap = self._cap(np.concatenate([self._shown_rows, shown_now]))
         if cap is None:
             return skip.allowed - len(gone)
         left = ~skip.mask

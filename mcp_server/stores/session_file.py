@@ -69,6 +69,7 @@ class SessionFile:
         self._now = now
         self._lock = threading.RLock()  # one connection: each use takes milliseconds
         self._db: sqlite3.Connection | None = None
+        self._openings = 0
         with self._reported():
             try:
                 self._db = self._opened()
@@ -98,6 +99,10 @@ class SessionFile:
         with self._transaction("BEGIN IMMEDIATE") as db:
             yield db
 
+    def version(self, db: sqlite3.Connection) -> tuple[int, int]:
+        """Return what changes when anyone else writes to the file, or another file takes its place. Only while `db` is lent."""
+        return self._openings, int(db.execute("PRAGMA data_version").fetchone()[0])
+
     def close(self) -> None:
         """Close the file. It must not be used afterwards."""
         with self._lock:
@@ -118,6 +123,7 @@ class SessionFile:
             db.execute("COMMIT")
 
     def _opened(self) -> sqlite3.Connection:
+        self._openings += 1
         db = sqlite3.connect(self._file, timeout=20, isolation_level=None, check_same_thread=False)
         try:
             db.execute("PRAGMA journal_mode = WAL")

@@ -12,7 +12,8 @@ import sqlite3
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mcp_server.domain.search import Repeats
 from mcp_server.domain.session import Kept, Page, PageEntry, Recorded, SessionChange, SessionHistory, SessionState
 from mcp_server.errors import BadArgumentError, UnknownSessionError, clipped
 from mcp_server.stores.session_file import SessionFile
+from mcp_server.stores.shown_ids import ShownIds
 
 SESSIONS_FILE = "sessions.db"
 KEPT_SECONDS = 24 * 3600
@@ -66,6 +68,7 @@ class Sessions:
             SessionStoreError: the file cannot be created or read.
         """
         self._file = SessionFile(file, now)
+        self._shown = ShownIds()
         self._now = now
         self._most_ids = most_ids
         self._most_sessions = most_sessions
@@ -76,16 +79,23 @@ class Sessions:
             self._check(db, session)
 
     def shown(self, session: str, collection: str, query: str | None = None) -> NDArray[np.int64]:
-        """Return the distinct media ids that `session` has shown of `collection`, only for `query` when given."""
+        """Return the distinct media ids that `session` has shown of `collection`, only for `query` when given. Read-only."""
         sql = "SELECT DISTINCT media FROM shown WHERE session = ? AND collection = ?"
         values = [session, collection]
         if query is not None:
             sql, values = sql + " AND query = ?", [*values, query]
-        return self._ids(sql, values)
+        with self._file.reading() as db:
+            version = self._file.version(db)
+            known = self._shown.get(version, session, collection, query)
+            if known is None:
+                known = _ids(db, sql, values)
+                self._shown.keep(version, session, collection, query, known)
+            return known
 
     def excluded(self, session: str, collection: str) -> NDArray[np.int64]:
         """Return the media ids that `session` excludes for good."""
-        return self._ids("SELECT media FROM marks WHERE session = ? AND collection = ? AND kind = 'exclude'", [session, collection])
+        with self._file.reading() as db:
+            return _ids(db, "SELECT media FROM marks WHERE session = ? AND collection = ? AND kind = 'exclude'", [session, collection])
 
     def record(
         self, session: str | None, entry: PageEntry, repeats: Repeats, answer: Callable[[str, int], str] | None = None
@@ -100,10 +110,10 @@ class Sessions:
             UnknownSessionError: the handle is unknown or expired.
             SessionStoreError: the file cannot be written.
         """
-        with self._file.writing() as db:
+        with self._writing(session) as db:
             if session is not None:
                 self._check(db, session)
-                if repeats != "allow" and _taken(db, session, entry, entry.query if repeats == "query" else None):
+                if repeats != "allow" and self._taken(db, session, entry, entry.query if repeats == "query" else None):
                     return None
             handle = session if session is not None else self._begun(db)
             page = _last_page(db, handle) + 1
@@ -119,6 +129,7 @@ class Sessions:
                 "INSERT INTO pages (session, page, collection, question, ids, scores, at, answer) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (handle, page, entry.collection, *lists, self._now(), packed),
             )
+            self._shown.add(handle, entry.collection, entry.query, entry.ids)
             self._forget_oldest(db, handle, page)
         return Recorded(handle, page)
 
@@ -157,7 +168,7 @@ class Sessions:
         if change.ids and change.collection is None:
             raise ValueError("ids need their collection")
         _refuse_contradictions(change)
-        with self._file.writing() as db:
+        with self._writing(change.session) as db:
             if change.session is not None:
                 self._check(db, change.session)
             handle = change.session
@@ -168,6 +179,7 @@ class Sessions:
             self._touch(db, handle)
             _mark(db, handle, change)
             if change.forget_seen:
+                self._shown.forget(handle)
                 where, values = ("", []) if change.collection is None else (" AND collection = ?", [change.collection])
                 db.execute(f"DELETE FROM shown WHERE session = ?{where}", [handle, *values])
             if change.note:
@@ -208,14 +220,30 @@ class Sessions:
         """Close the file. The store must not be used afterwards."""
         self._file.close()
 
-    def _ids(self, sql: str, values: Sequence[str]) -> NDArray[np.int64]:
-        with self._file.reading() as db:
-            rows = db.execute(sql, values).fetchall()
-        return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
+    @contextmanager
+    def _writing(self, session: str | None) -> Generator[sqlite3.Connection]:
+        """Lend the connection for one write transaction; when it fails, what was remembered of `session` meanwhile is forgotten."""
+        try:
+            with self._file.writing() as db:
+                yield db
+        except BaseException:
+            self._shown.forget(session)
+            raise
 
     def _ages(self) -> tuple[float, float]:
         now = self._now()
         return now - KEPT_SECONDS, now - KEPT_LONG_SECONDS
+
+    def _taken(self, db: sqlite3.Connection, session: str, entry: PageEntry, query: str | None) -> bool:
+        """Return whether the session has shown any of `entry` before, for `query` if given."""
+        known = self._shown.get(self._file.version(db), session, entry.collection, query)
+        if known is not None:
+            return bool(np.isin(entry.ids, known).any())
+        values: list[Any] = [session, entry.collection, json.dumps(entry.ids)]
+        sql = _TAKEN
+        if query is not None:
+            sql, values = sql + " AND query = ?", [*values, query]
+        return db.execute(sql + " LIMIT 1", values).fetchone() is not None
 
     def _check(self, db: sqlite3.Connection, session: str) -> None:
         if db.execute(f"SELECT 1 FROM sessions WHERE id = ? AND {_alive()}", (session, *self._ages())).fetchone() is None:
@@ -227,11 +255,14 @@ class Sessions:
     def _begun(self, db: sqlite3.Connection) -> str:
         """Enter a new session, making room for it, and return its handle."""
         handle = PREFIX + secrets.token_urlsafe(16)
+        before = db.total_changes
         db.execute(f"DELETE FROM sessions WHERE NOT {_alive()}", self._ages())
         db.execute(
             f"DELETE FROM sessions WHERE id IN (SELECT id FROM sessions ORDER BY {_HAS_MARKS} DESC, used DESC LIMIT -1 OFFSET ?)",
             (self._most_sessions - 1,),
         )
+        if db.total_changes != before:
+            self._shown.forget()
         db.execute("INSERT INTO sessions VALUES (?, ?)", (handle, self._now()))
         return handle
 
@@ -248,6 +279,7 @@ class Sessions:
     def _forget_oldest(self, db: sqlite3.Connection, session: str, page: int) -> None:
         (count,) = db.execute("SELECT COUNT(*) FROM shown WHERE session = ?", (session,)).fetchone()
         if count > self._most_ids:
+            self._shown.forget(session)
             db.execute(
                 "DELETE FROM shown WHERE seq IN (SELECT seq FROM shown WHERE session = ? ORDER BY seq LIMIT ?)",
                 (session, count - self._most_ids),
@@ -271,17 +303,14 @@ class Sessions:
         return SessionState(session, dict(kept), dict(excluded), dict(seen), _last_page(db, session), notes, seconds / 3600)
 
 
+def _ids(db: sqlite3.Connection, sql: str, values: Sequence[str]) -> NDArray[np.int64]:
+    rows = db.execute(sql, values).fetchall()
+    return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
+
+
 def _alive() -> str:
     """Return the condition that a session has not expired; its values are `_ages`."""
     return f"(used >= ? OR (used >= ? AND {_HAS_MARKS}))"
-
-
-def _taken(db: sqlite3.Connection, session: str, entry: PageEntry, query: str | None) -> bool:
-    values: list[Any] = [session, entry.collection, json.dumps(entry.ids)]
-    sql = _TAKEN
-    if query is not None:
-        sql, values = sql + " AND query = ?", [*values, query]
-    return db.execute(sql + " LIMIT 1", values).fetchone() is not None
 
 
 def _last_page(db: sqlite3.Connection, session: str) -> int:

@@ -383,3 +383,46 @@ def test_recent_sessions_are_listed_by_last_use_and_by_prefix(sessions: Sessions
     assert sessions.recent("s_%", 10) == []
     clock.time += KEPT_SECONDS
     assert sessions.recent("", 10) == [handles[0]]
+
+
+def test_what_was_shown_is_remembered_as_the_file_has_it(tmp_path: Path) -> None:
+    """Every way in which the file changes, by this store or by another one that shares it, counts at the next look."""
+    with closing(Sessions(tmp_path / "s.db", most_ids=6)) as sessions, closing(Sessions(tmp_path / "s.db")) as other:
+
+        def show(store: Sessions, ids: list[int], query: str = "cats", repeats: Repeats = "skip") -> str | None:
+            made = store.record(session, PageEntry("demo", query, {}, tuple(ids), tuple(0.5 for _ in ids)), repeats)
+            return made and made.session
+
+        def seen(query: str | None = None) -> list[int]:
+            here, there = sessions.shown(session or "", "demo", query), other.shown(session or "", "demo", query)
+            assert sorted(here.tolist()) == sorted(there.tolist())
+            assert not here.flags.writeable
+            return sorted(here.tolist())
+
+        session = None
+        session = show(sessions, [1, 2])
+        assert seen() == seen("cats") == [1, 2]
+        assert show(sessions, [2, 3]) is None
+        assert show(other, [3]) == session
+        assert show(sessions, [3]) is None, "the other store has shown it"
+        assert seen() == [1, 2, 3]
+        assert show(sessions, [2, 4], "dogs", "query") == session
+        assert seen() == [1, 2, 3, 4]
+        assert seen("dogs") == [2, 4]
+        assert show(sessions, [2, 2], "dogs", "allow") == session
+        assert seen("dogs") == [2, 4]
+        assert show(sessions, [5, 6, 7]) == session
+        assert seen() == [2, 3, 4, 5, 6, 7], "the oldest are forgotten; 2 was shown for another query as well"
+
+        def fail(session: str, page: int) -> str:
+            raise KeyError
+
+        before = seen()
+        with pytest.raises(KeyError):
+            sessions.record(session, PageEntry("demo", "cats", {}, (9,), (0.5,)), "skip", fail)
+        assert seen() == before
+        fork = sessions.update(SessionChange(session, fork=True)).session
+        assert sorted(sessions.shown(fork, "demo").tolist()) == before
+        sessions.update(SessionChange(session, forget_seen=True))
+        assert seen() == []
+        assert sorted(sessions.shown(fork, "demo").tolist()) == before
