@@ -77,7 +77,7 @@ def load_field(catalog: Catalog, field: Field) -> FieldData:
         tags,
         value_of_tag.astype(np.int32),
         tag_postings=None if shared else build_postings(owners, rows, len(stored), size),
-        present=bits_of_rows(rows, size),
+        present=bits_of_rows([rows], size),
     )
 
 

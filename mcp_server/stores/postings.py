@@ -21,7 +21,7 @@ Rows = NDArray[np.signedinteger[Any]]
 _SHARE = 32
 """A block has at least one row in so many, so its bits take at most as much memory as its rows."""
 _LONG = 80
-"""From so many rows on, a stretch is copied by itself in less time than together with others row by row."""
+"""From so many rows on, a stretch is taken by itself in less time than together with others row by row."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class Postings:
         # what is left between and beside the blocks: a stretch begins where a span does or a block ends
         starts = np.sort(np.concatenate((spans[:, 0], self.blocks.stops[inside])))
         stops = np.sort(np.concatenate((spans[:, 1], self.blocks.starts[inside])))
-        rows = _stretches(self.rows, self.offsets[starts], self.offsets[stops])
-        if len(rows):
-            np.bitwise_or(bits, bits_of_rows(rows, self.row_count), out=bits)
+        rest = _stretches(self.rows, self.offsets[starts], self.offsets[stops])
+        if rest:
+            np.bitwise_or(bits, bits_of_rows(rest, self.row_count), out=bits)
         return bits
 
     def counts(self, mask: Mask | None = None) -> Ints:
@@ -145,20 +145,20 @@ def _blocks(rows: Rows, offsets: Ints, row_count: int) -> Blocks:
         starts.append(start)
         stops.append(stop)
         start = stop
-    bits = [bits_of_rows(rows[offsets[start] : offsets[stop]], row_count) for start, stop in zip(starts, stops, strict=True)]
+    bits = [bits_of_rows([rows[offsets[start] : offsets[stop]]], row_count) for start, stop in zip(starts, stops, strict=True)]
     stacked = np.stack(bits) if bits else np.zeros((0, words(row_count)), dtype=np.uint64)
     return Blocks(np.array(starts, dtype=np.int64), np.array(stops, dtype=np.int64), stacked)
 
 
-def _stretches(rows: Rows, starts: Ints, stops: Ints) -> Rows:
-    """Return `rows[start:stop]` of all pairs of `starts` and `stops`, one after the other."""
+def _stretches(rows: Rows, starts: Ints, stops: Ints) -> list[Rows]:
+    """Return `rows[start:stop]` of all pairs of `starts` and `stops`, many short ones put together; none for empty ones."""
     filled = starts < stops
     starts, stops = starts[filled], stops[filled]
     counts = stops - starts
     total = int(counts.sum())
     if len(starts) * _LONG <= max(total, 64 * _LONG):
-        return np.concatenate([rows[:0], *(rows[start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True))])
+        return [rows[start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
     steps = np.ones(total, dtype=np.int64)
     steps[0] = starts[0]
     steps[np.cumsum(counts)[:-1]] = starts[1:] - stops[:-1] + 1
-    return rows[np.cumsum(steps, out=steps)]
+    return [rows[np.cumsum(steps, out=steps)]]
