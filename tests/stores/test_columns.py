@@ -49,6 +49,13 @@ def test_a_part_across_the_edge_of_what_is_searched_at_once_is_found() -> None:
     assert Texts.of(["x" * (edge + 1)]).containing("x" * edge).tolist() == [0]
 
 
+def test_a_part_that_is_nearly_everywhere_is_found_as_a_rare_one_is() -> None:
+    rng = np.random.default_rng(3)
+    words = ["".join(rng.choice(list("ab"), 7)) + ("é" if at % 50 == 0 else "") for at in range(3_000)]
+    for part in ("a", "ab", "bab", "aaaaaaa", "é", "bé", "x"):
+        assert Texts.of(words).containing(part).tolist() == [at for at, word in enumerate(words) if part in word], part
+
+
 def test_numbers_are_pythons_own() -> None:
     numbers = Numbers(np.array([2**60 + 1, -1]))
     assert list(numbers) == [2**60 + 1, -1]
