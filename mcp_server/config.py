@@ -23,6 +23,7 @@ CONFIG_VARIABLE = "CLIP_SEARCH_CONFIG"
 DEFAULT_MODEL = "ViT-SO400M-14-SigLIP-384"
 RESERVED_SECTIONS = ("SERVER", "LOGGING")
 LOCAL_DIR = "local-dir:"
+SIDE_FOLDER = "search-cache"
 
 _DEFAULT_KEYS = ("ModelDevice", "Model", "LogDirectory")
 _SECTION_KEYS = {
@@ -68,6 +69,7 @@ class Settings:
         config_file: where it was read.
         state_folder: writable folder for sessions.
         cache_folder: folder of the text-encoder cache (`model_text.pth`).
+        side_folder: folder of what is worked out once to search faster; None keeps nothing.
         warnings: what was odd in the file, for the log and `doctor`.
     """
 
@@ -85,6 +87,7 @@ class Settings:
     """Collections whose section cannot be used: name, and what to change. The others are served."""
     state_folder: Path
     cache_folder: Path
+    side_folder: Path | None
     warnings: tuple[str, ...] = ()
 
 
@@ -132,6 +135,7 @@ def load_settings(config: Path | None = None, root: Path | None = None) -> Setti
         refused=tuple(refused),
         state_folder=state,
         cache_folder=cache,
+        side_folder=state / SIDE_FOLDER,
         warnings=warnings,
     )
 

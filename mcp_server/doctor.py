@@ -94,7 +94,7 @@ def _collection(config: CollectionConfig, settings: Settings) -> Iterator[Findin
 
 
 def _contents(config: CollectionConfig, settings: Settings) -> Iterator[Finding]:
-    opened = open_files(config, EmbeddingsReader(config.embeddings_file))
+    opened = open_files(config, EmbeddingsReader(config, None))
     embeddings = opened.embeddings
     size, width = embeddings.rows.shape
     yield Finding("ok", config.name, f"embeddings: {size:,} rows, {width} wide, {embeddings.rows.dtype}")

@@ -30,6 +30,7 @@ DOORS = {
     "open_clip": ("encoders/",),
     "transformers": ("encoders/",),
     "faiss": ("indexes/",),
+    "simsimd": ("indexes/kernels.py",),
     "zarr": ("indexes/", "ingest/write_archives.py"),
     "sqlite3": ("stores/", "ingest/ledger.py", "ingest/write.py", "ingest/catalog/"),
     "platformdirs": ("config.py",),

@@ -121,7 +121,7 @@ class FaissIndex:
         # quantised codes misplace near neighbours: fetch more, then let the true scores decide
         fetch = min(count, max(_OVERFETCH * k, k + _SPARE))
         candidates = self._candidates(unit, fetch, allowed)
-        best = best_first(candidates, cosines(self._embeddings.rows, candidates, unit), self._ties, k)
+        best = best_first(candidates, cosines(self._embeddings, candidates, unit), self._ties, k)
         return Neighbors(best.rows, best.scores, self._approximation(fetch))
 
     def _candidates(self, unit: NDArray[np.float64], fetch: int, allowed: NDArray[np.bool_]) -> NDArray[np.int64]:

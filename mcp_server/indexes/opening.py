@@ -17,6 +17,7 @@ from mcp_server.indexes.faiss_file import missing_file
 from mcp_server.indexes.faiss_index import FaissIndex
 from mcp_server.indexes.fingerprints import is_of_other_embeddings
 from mcp_server.indexes.hybrid import HybridIndex
+from mcp_server.indexes.side_vectors import SideVectors
 
 logger = logging.getLogger(__name__)
 
@@ -57,14 +58,17 @@ def open_index_or_exact(
     faiss_file: Path | None = None,
     tie_keys: NDArray[np.int64] | None = None,
     embeddings_file: Path | None = None,
+    vectors: SideVectors | None = None,
 ) -> ExactIndex | HybridIndex:
     """Return what `open_index` returns; the exact index alone, and a warning in the log, where the FAISS file is damaged or does not fit.
+
+    `vectors` are the side files of the embeddings, which exact searches are quicker with.
 
     Raises:
         CollectionError: the file is not named or missing.
         IndexMismatchError: the keys do not fit the embeddings.
     """
-    exact = ExactIndex(embeddings, tie_keys)
+    exact = ExactIndex(embeddings, tie_keys) if vectors is None else vectors.index(embeddings, tie_keys)
     if index_type == "zarr":
         return exact
     file = _named(faiss_file)
