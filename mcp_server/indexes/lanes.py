@@ -12,16 +12,21 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from threading import Lock
 
+from mcp_server.domain.stopping import stop_if_unwanted
+
 LANES = max(1, min(2, os.cpu_count() or 1))
+_LOOK_UP_SECONDS = 0.02
 
 
 def each(work: Callable[[int], None], pieces: Sequence[int]) -> None:
     """Call `work` with each of `pieces`, on up to two threads. Returns when all is done.
 
-    Raises what `work` raises, and then leaves out the pieces not begun. `work` must not call this function itself.
+    Raises what `work` raises, and what `stop_if_unwanted` does; either way the pieces not begun are left out. `work` must not call this
+    function itself.
     """
     if len(pieces) < 2 or LANES == 1:
         for piece in pieces:
+            stop_if_unwanted()
             work(piece)
         return
     waiting = list(reversed(pieces))
@@ -41,7 +46,14 @@ def each(work: Callable[[int], None], pieces: Sequence[int]) -> None:
                 raise
 
     tasks = [_pool().submit(lane) for _ in range(LANES)]
-    wait(tasks)
+    try:
+        while wait(tasks, _LOOK_UP_SECONDS).not_done:
+            stop_if_unwanted()
+    except BaseException:
+        with lock:
+            waiting.clear()
+        wait(tasks)  # each is at the end of the piece it is at, or has not begun; they write to what the caller holds
+        raise
     for task in tasks:
         task.result()
 
