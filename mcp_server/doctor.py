@@ -18,6 +18,7 @@ from mcp_server.encoders.checkpoints import weights_in_folder
 from mcp_server.encoders.models import cache_paths, model_width
 from mcp_server.engine.opening import EmbeddingsReader, open_files, width_mismatch
 from mcp_server.errors import CollectionError, ConfigError
+from mcp_server.side_files import SideFiles
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.filter_index import FilterIndex
 
@@ -112,6 +113,22 @@ def _contents(config: CollectionConfig, settings: Settings) -> Iterator[Finding]
         fields = FilterIndex(catalog).fields
         yield Finding("ok", config.name, f"fields: {', '.join(field.name for field in fields) or 'none'}")
         yield from _index(config, embeddings, catalog)
+    yield from _side_files(config, settings)
+
+
+def _side_files(config: CollectionConfig, settings: Settings) -> Iterator[Finding]:
+    from mcp_server.indexes.side_vectors import CODED_FROM, SideVectors
+
+    if settings.side_folder is None:
+        return
+    side = SideFiles.of(settings.side_folder, config.name)
+    rows, codes = SideVectors(side, config.embeddings_file).there()
+    needed = "rows and codes" if codes is not None else f"rows; fewer than {CODED_FROM:,} need no codes"
+    if rows and codes is not False:
+        yield Finding("ok", config.name, f"side files: {needed}, in {side.folder}")
+    else:
+        what = "codes are" if rows else "they are"
+        yield Finding("note", config.name, f"side files: {what} not there yet; the next start of the server makes them in {side.folder}")
 
 
 def _index(config: CollectionConfig, embeddings: Embeddings, catalog: Catalog) -> Iterator[Finding]:

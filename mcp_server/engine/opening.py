@@ -120,6 +120,20 @@ def open_collection(
     )
 
 
+def prepare_side_files(config: CollectionConfig, settings: Settings) -> None:
+    """Make the side files of the embeddings of `config` if they are not there, and wait for them; nothing where none are kept.
+
+    Raises:
+        CollectionError: the embeddings cannot be read.
+    """
+    from mcp_server.indexes.side_vectors import SideVectors
+
+    if settings.side_folder is not None:
+        vectors = SideVectors(SideFiles.of(settings.side_folder, config.name), config.embeddings_file)
+        vectors.index(vectors.open(), None)
+        vectors.complete()
+
+
 def _scale_file(config: CollectionConfig, settings: Settings, catalog: Catalog) -> ScaleFile:
     """Return where the scale of relevance is kept: beside the embeddings if it was put there, else in the cache folder."""
     from mcp_server.indexes.fingerprints import fingerprint_of

@@ -77,6 +77,13 @@ class SideVectors:
             self._thread.start()
         return index
 
+    def there(self) -> tuple[bool, bool | None]:
+        """Return whether the rows are laid down, and whether there are codes, None where none are needed."""
+        rows = self._side.read("rows", self._key)
+        if rows is not None and len(rows.arrays["rows"]) < CODED_FROM:
+            return True, None
+        return rows is not None, self._side.read("codes", self._codes_key) is not None
+
     def complete(self) -> None:
         """Wait until the index uses codes, or they turned out not to be needed or not possible."""
         if self._thread is not None:
