@@ -256,7 +256,8 @@ def plot(cases: list[Case], file: Path) -> None:
         drawn = [case for case in cases if case.size == size and case.shape == "random" and case.n == cases[0].n]
         for name in dict.fromkeys(name for case in drawn for name in case.spent):
             points = [(1 - case.share, case.ratio(name)[0]) for case in drawn if name in case.spent]
-            panel.plot(*zip(*points, strict=True), marker="o", label=name, linewidth=2.5 if name == Ours.name else 1.2)
+            own = {"color": "black", "linewidth": 2.5, "zorder": 3} if name == Ours.name else {"linewidth": 1.2}
+            panel.plot(*zip(*points, strict=True), marker="o", label=name, **own)
         panel.set(xscale="log", yscale="log", title=f"N = {size:,}", xlabel="share of rows the filter keeps")
         panel.invert_xaxis()
         panel.grid(visible=True, alpha=0.3)
