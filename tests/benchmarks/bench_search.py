@@ -343,6 +343,7 @@ def main() -> None:
     rivals = list(dict.fromkeys(name for case in cases for name in case.spent if name not in (Ours.name, Anchor.name)))
     print(f"\n{table(cases)}\n\n{against(cases, rivals)}\n\n" + "\n".join(f"- {line}" for line in said))
     print(f"\nAt the end: {machine()}.")
+    print("A contender with several threads suffers most from a busy machine, the anchor first: then every ratio to it comes out too high.")
     if options.json:
         options.json.write_text(json.dumps([asdict(case) for case in cases]), encoding="utf-8")
     if options.plot and not _has("matplotlib"):

@@ -3,7 +3,8 @@
 python tests/benchmarks/exactness.py [--rows 1000000] [--queries 25] [--masks 20] [--data FOLDER] [--only small|large]
 
 Large: `--queries` x `--masks` random cases over one made-up collection (see synthetic.py): shares skipped from 0 to 100 %, filters random,
-contiguous, aligned with the query and hostile to it, n from 1 to 100, texts, stored rows and their opposites as queries.
+contiguous, aligned with the query and hostile to it, n from 1 to 100, texts, stored rows and their opposites as queries; several searches
+at once.
 Small: sizes around the borders of blocks, rows of nine kinds (copies of a few, one bit apart, not of unit length, not finite, ...).
 """
 
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 from oracle import Oracle
 from ours import ours
-from synthetic import SHAPES, Shape, Synthetic, World, add_options, synthetic
+from synthetic import SHAPES, Synthetic, World, add_options, synthetic
 
-from mcp_server.indexes.base import Index
+from mcp_server.domain.search import Neighbors
 
 SMALL_SIZES = (1, 2, 63, 64, 65, 511, 512, 513, 4095, 4096, 4097)
 LARGEST_N = 100
@@ -40,9 +42,9 @@ class Tally:
     rows: int = 0
     worst: float = 0.0
 
-    def compare(self, kind: str, index: Index, oracle: Oracle, query: int, vector: NDArray[np.float32], n: int, skip: Any) -> None:
-        """Ask both and keep the difference."""
-        expected, found = oracle.answer(query, n, skip), index.search(vector, n, skip)
+    def compare(self, kind: str, found: Neighbors, oracle: Oracle, query: int, n: int, skip: NDArray[np.bool_]) -> None:
+        """Keep the difference between `found` and what the oracle answers."""
+        expected = oracle.answer(query, n, skip)
         self.cases[kind] += 1
         self.rows += len(expected.rows)
         if not np.array_equal(expected.rows, found.rows):
@@ -79,7 +81,7 @@ def queries_of(collection: Synthetic, count: int, random: np.random.Generator) -
     return queries
 
 
-def large(collection: Synthetic, queries: int, masks: int, seed: int, tally: Tally) -> None:
+def large(collection: Synthetic, queries: int, masks: int, threads: int, seed: int, tally: Tally) -> None:
     """Compare `queries` x `masks` random cases; ties go to random keys, as media ids in another order than the rows."""
     random = np.random.default_rng([seed, 7])
     ties = random.permutation(collection.size)
@@ -87,14 +89,15 @@ def large(collection: Synthetic, queries: int, masks: int, seed: int, tally: Tal
     started = time.perf_counter()
     oracle = Oracle.of(collection.rows, vectors, ties)
     print(f"{queries} queries scored in float64, {time.perf_counter() - started:.1f} s", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(threads) as pool:
         index = ours(collection.rows, Path(folder), ties)
-        for query in range(queries):
-            for number in range(masks):
-                shape: Shape = SHAPES[number % len(SHAPES)]
-                skip = collection.skip(shape, share_skipped(random), vectors[query], random)
-                n = int(random.integers(1, LARGEST_N + 1))
-                tally.compare(shape, index, oracle, query, vectors[query], n, skip)
+        for query, vector in enumerate(vectors):
+            shapes = [SHAPES[number % len(SHAPES)] for number in range(masks)]
+            skips = [collection.skip(shape, share_skipped(random), vector, random) for shape in shapes]
+            most = [int(n) for n in random.integers(1, LARGEST_N + 1, masks)]
+            found = list(pool.map(index.search, [vector] * masks, most, skips))
+            for shape, near, n, skip in zip(shapes, found, most, skips, strict=True):
+                tally.compare(shape, near, oracle, query, n, skip)
         del index
 
 
@@ -152,7 +155,7 @@ def small(seed: int, tally: Tally) -> None:
                     index = ours(rows, Path(folder), ties)
                     for skip in small_masks(size, random):
                         for query, n in ((0, 1), (1, 10), (0, 100), (1, size + 1)):
-                            tally.compare(kind, index, oracle, query, vectors[query], n, skip)
+                            tally.compare(kind, index.search(vectors[query], n, skip), oracle, query, n, skip)
                     del index
 
 
@@ -162,6 +165,7 @@ def main() -> int:
     add_options(parser)
     parser.add_argument("--queries", type=int, default=25)
     parser.add_argument("--masks", type=int, default=20, help="cases a query")
+    parser.add_argument("--threads", type=int, default=4, help="searches of the large collection at once")
     parser.add_argument("--only", choices=("small", "large"))
     options = parser.parse_args()
     wrong = 0
@@ -175,7 +179,7 @@ def main() -> int:
         else:
             collection = synthetic(options.rows, options.width, options.seed, options.data)
             print(f"{collection.size:,} x {options.width}")
-            large(collection, options.queries, options.masks, options.seed, tally)
+            large(collection, options.queries, options.masks, options.threads, options.seed, tally)
         for kind, count in tally.cases.items():
             print(f"  {kind}: {count:,} cases")
         print(
