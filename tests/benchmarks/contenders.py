@@ -150,7 +150,8 @@ class Usearch:
             self._index.load(str(file))
         else:
             self._index.add(np.arange(collection.size), np.asarray(collection.rows), threads=2)
-            self._index.save(str(file))
+            self._index.save(f"{file}.part")
+            Path(f"{file}.part").rename(file)
 
     def search(self, query: Query, k: int, skip: Mask) -> Rows:
         """Return the rows found, best first; fewer than k where `OVERFETCH_UP_TO` was not enough."""
@@ -182,7 +183,8 @@ class Hnswlib:
             self._index.init_index(max_elements=size, M=16, ef_construction=128)
             for start in range(0, size, _COPY):
                 self._index.add_items(collection.rows[start : start + _COPY].astype(np.float32), num_threads=2)
-            self._index.save_index(str(file))
+            self._index.save_index(f"{file}.part")
+            Path(f"{file}.part").rename(file)
         self._index.set_ef(300)
 
     def search(self, query: Query, k: int, skip: Mask) -> Rows:
