@@ -121,6 +121,9 @@ def prepare(config: Path) -> dict[str, Any]:
 def made_ready(engine: Any, size: int) -> None:
     """Return when a restart finds everything that is made once in its place. The one part that knows how the index keeps it."""
     engine.search(_request(4, size))
+    with engine.shelf.using(None) as collection:
+        while not collection.index.is_coded:
+            time.sleep(0.5)
 
 
 def restart(config: Path) -> dict[str, Any]:
