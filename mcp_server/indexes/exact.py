@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mcp_server.domain.search import Neighbors
 from mcp_server.errors import IndexMismatchError
+from mcp_server.indexes import lanes
 from mcp_server.indexes.codes import Codes
 from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.planner import Costs, Way, quickest
@@ -26,8 +27,8 @@ class ExactIndex:
 
     A search estimates the allowed rows, from their codes if there are any, else from the rows themselves; keeps those that the estimates'
     known error leaves in the running; and scores these closely. Which rows are estimated how is the planner's choice and never changes the
-    answer. Memory of a call: some 6 bytes a row of the collection. Never writes to what it shares, so any number of threads may search at
-    once; long passes share two threads.
+    answer. Never writes to what it shares, so any number of threads may search at once; two searches are under way at a time, others wait
+    for their turn, and each holds some 6 bytes a row of the collection.
     """
 
     def __init__(self, embeddings: Embeddings, tie_keys: NDArray[np.int64] | None = None) -> None:
@@ -125,6 +126,10 @@ class ExactIndex:
         return self._searched(unit, k, skip | self.unusable, way)
 
     def _searched(self, unit: NDArray[np.float64], k: int, skip: NDArray[np.bool_], way: Way | None) -> Neighbors:
+        with lanes.turn():
+            return self._found(unit, k, skip, way)
+
+    def _found(self, unit: NDArray[np.float64], k: int, skip: NDArray[np.bool_], way: Way | None) -> Neighbors:
         packed = np.packbits(skip)
         allowed = self.size - int(np.bitwise_count(packed).sum())
         k = min(k, allowed)

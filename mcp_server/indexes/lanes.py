@@ -1,16 +1,18 @@
-"""Two threads for the long part of every search, shared by all collections of the process and served in the order of the calls.
+"""Two threads for the long part of every search, and turns: shared by all collections of the process, in the order of the calls.
 
-Scanning is bound by the speed of memory, which two threads use up; more would only wait for each other. A call hands its pieces over and
-waits; calls that come meanwhile queue behind it, so that none is starved and what the process does at once is bounded.
+Scanning is bound by the speed of memory, which two threads use up; more would only wait for each other. As many searches as there are
+lanes are under way at once and the others queue, so that none is starved and the memory that searches hold is bounded.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import cache
-from threading import Lock
+from threading import Event, Lock
 
 from mcp_server.domain.stopping import stop_if_unwanted
 
@@ -56,6 +58,54 @@ def each(work: Callable[[int], None], pieces: Sequence[int]) -> None:
         raise
     for task in tasks:
         task.result()
+
+
+@contextmanager
+def turn() -> Generator[None]:
+    """Wait until it is this call's turn, first come, first served, and keep it for the block. Raises what `stop_if_unwanted` raises."""
+    _turns.take()
+    try:
+        yield
+    finally:
+        _turns.give_back()
+
+
+class _Turns:
+    """A semaphore that hands a turn over to the one who has waited longest, so that nobody slips in between."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._lock = Lock()
+        self._queue: deque[Event] = deque()
+
+    def take(self) -> None:
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return
+            mine = Event()
+            self._queue.append(mine)
+        try:
+            while not mine.wait(_LOOK_UP_SECONDS):
+                stop_if_unwanted()
+        except BaseException:
+            with self._lock:
+                handed_over = mine.is_set()
+                if not handed_over:
+                    self._queue.remove(mine)
+            if handed_over:
+                self.give_back()
+            raise
+
+    def give_back(self) -> None:
+        with self._lock:
+            if self._queue:
+                self._queue.popleft().set()
+            else:
+                self._free += 1
+
+
+_turns = _Turns(LANES)
 
 
 @cache

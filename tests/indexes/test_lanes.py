@@ -120,3 +120,41 @@ async def test_a_cancelled_task_stops_the_thread_that_searches_for_it() -> None:
             await anyio.sleep(0.01)
         tasks.cancel_scope.cancel()
     assert stopped.is_set()
+
+
+def test_turns_go_round_in_the_order_of_the_calls() -> None:
+    order: list[int] = []
+    inside = threading.Semaphore(0)
+    go_on = [threading.Event() for _ in range(lanes.LANES)]
+
+    def hold(number: int) -> None:
+        with lanes.turn():
+            inside.release()
+            assert go_on[number].wait(60)
+
+    def pass_through(number: int) -> None:
+        with lanes.turn():
+            order.append(number)
+
+    holders = [threading.Thread(target=hold, args=(number,)) for number in range(lanes.LANES)]
+    for holder in holders:
+        holder.start()
+        assert inside.acquire(timeout=60)
+    waiting = [threading.Thread(target=pass_through, args=(number,)) for number in range(20)]
+    for number, thread in enumerate(waiting):
+        thread.start()
+        while len(lanes._turns._queue) <= number:  # pyright: ignore[reportPrivateUsage]
+            threading.Event().wait(0.001)
+    with stoppable(stopping_after(0)), pytest.raises(StoppedError), lanes.turn():
+        raise AssertionError("there is no turn to be had")
+    go_on[0].set()  # one turn for all who wait, so that their order can be told
+    for thread in waiting:
+        thread.join(60)
+    assert order == list(range(20))
+    for event in go_on:
+        event.set()
+    for thread in holders:
+        thread.join(60)
+    for _ in range(3 * lanes.LANES):
+        with lanes.turn():
+            pass
