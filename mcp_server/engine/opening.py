@@ -28,6 +28,7 @@ from mcp_server.stores.thumbnails import PictureStore
 
 if TYPE_CHECKING:
     from mcp_server.indexes.embeddings import Embeddings
+    from mcp_server.indexes.opening import Trust
     from mcp_server.indexes.side_vectors import SideVectors
 
 logger = logging.getLogger(__name__)
@@ -111,6 +112,7 @@ def open_collection(
             catalog.media_of_row,
             config.embeddings_file,
             opened.vectors,
+            trust_of(config, settings),
         ),
         encoder=encoder,
         media=Media(PictureStore.open(config.thumbnail_base), PictureStore.open(config.original_base)),
@@ -132,6 +134,14 @@ def prepare_side_files(config: CollectionConfig, settings: Settings) -> None:
         vectors = SideVectors(SideFiles.of(settings.side_folder, config.name), config.embeddings_file)
         vectors.index(vectors.open(), None)
         vectors.complete()
+
+
+def trust_of(config: CollectionConfig, settings: Settings) -> Trust:
+    """Return how far the FAISS file of `config` is trusted, and where what is measured of it is kept."""
+    from mcp_server.indexes.approval_file import CACHED_NAME
+    from mcp_server.indexes.opening import Trust
+
+    return Trust(config.target_recall, cached_file(settings.cache_folder, config.name, CACHED_NAME))
 
 
 def _scale_file(config: CollectionConfig, settings: Settings, catalog: Catalog) -> ScaleFile:
