@@ -26,7 +26,7 @@ DOORS = {
     "mcp": ("protocol/", "server.py"),
     "uvicorn": ("protocol/http.py",),
     "starlette": ("protocol/http.py",),
-    "torch": ("encoders/",),
+    "torch": ("encoders/", "indexes/device_rows.py"),
     "open_clip": ("encoders/",),
     "transformers": ("encoders/",),
     "faiss": ("indexes/",),
