@@ -153,7 +153,7 @@ def _index(config: CollectionConfig, embeddings: Embeddings, catalog: Catalog) -
 def recall_findings(config: CollectionConfig, settings: Settings, size: int) -> Iterator[Finding]:
     """Say where the FAISS index of `config`, a collection of `size` rows, answers, and what was measured of it."""
     from mcp_server.indexes.approval_file import read_approval
-    from mcp_server.indexes.hybrid import EXACT_BELOW
+    from mcp_server.indexes.hybrid import EXACT_BELOW, answered_share
 
     target = f"TargetRecall is {config.target_recall:g}"
     if config.target_recall >= 1:
@@ -173,7 +173,7 @@ def recall_findings(config: CollectionConfig, settings: Settings, size: int) -> 
             "measures it behind the calls, `clip-search-mcp index check` at once.",
         )
         return
-    smallest = approval.smallest_share
+    smallest = answered_share(approval, size)
     if smallest is None:
         yield Finding("note", config.name, f"{target}; the FAISS index does not reach it clearly faster and never answers.")
     else:

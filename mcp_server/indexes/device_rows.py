@@ -86,10 +86,8 @@ class DeviceRows:
         vector, margin = self._rounded(query)
         with self._lock:
             scores, rows = self._scored(vector, allowed)
-            least = threshold - margin
-            if scores.dtype == torch.float16:
-                least = float(np.nextafter(np.float16(least), np.float16(-np.inf)))
-            within = scores >= least
+            narrow = np.float16 if scores.dtype == torch.float16 else np.float32
+            within = scores >= float(np.nextafter(narrow(threshold - margin), narrow(-np.inf)))  # rounded down: none may be missed
             if int(torch.count_nonzero(within)) > limit:
                 return None
             found = torch.nonzero(within)[:, 0].cpu().numpy().astype(np.int64)

@@ -126,3 +126,10 @@ class HybridIndex:
                 return None if wanted is None else effort
             effort = wanted
         return None
+
+
+def answered_share(approval: Approval, size: int) -> float | None:
+    """Return the smallest share of `size` rows at which FAISS answers; None when it never does."""
+    smallest = approval.smallest_share
+    least = EXACT_BELOW / size if size else 1.0
+    return None if smallest is None or least >= 1 else max(smallest, least)

@@ -12,7 +12,7 @@ from mcp_server.indexes.embeddings import Embeddings, load_embeddings
 from mcp_server.indexes.exact import ExactIndex
 from mcp_server.indexes.faiss_index import FaissIndex
 from mcp_server.indexes.fingerprints import fingerprint_of, note_recall, noted
-from mcp_server.indexes.hybrid import EXACT_BELOW, HybridIndex
+from mcp_server.indexes.hybrid import EXACT_BELOW, HybridIndex, answered_share
 from mcp_server.indexes.opening import check_index
 from mcp_server.indexes.trials import QUERIES, measured_approval
 
@@ -173,6 +173,6 @@ def _suggestion(approval: Approval, size: int, index: FaissIndex) -> str:
     used = next(trial for trial in plain if approval.effort_for(trial.share, 10) == trial.effort)
     return (
         f"Worth using: {used.exact_ms / used.faiss_ms:.1f} times as fast as the exact search and {used.recall_at_10:.1%} of the ten "
-        f"nearest, where at least {approval.smallest_share:.0%} of the items are allowed. Set IndexType = faiss and CLIPIndexFile to this "
-        "file."
+        f"nearest, where at least {answered_share(approval, size):.0%} of the items are allowed. "
+        "Set IndexType = faiss and CLIPIndexFile to this file."
     )

@@ -187,6 +187,7 @@ def test_doctor_says_what_is_asked_of_the_index_what_it_reaches_and_whether_it_a
     assert answers == "ok: TargetRecall is 0.99; the FAISS index answers where at least 50% of the items are allowed"
     assert first == ("ok: 100% allowed, effort 64: recall 0.995 of 10, 0.970 of 100, 90% kept, 3.0 ms against 30.0 ms exactly: used")
     assert last.endswith(": not used")
+    assert "at least 80% of the items" in said(size=250_000)[0]
     write_note(tmp_path / "index.faiss", "f", {"recall": replace(APPROVAL, trials=(TENTH,)).as_json()})
     assert said()[0] == "note: TargetRecall is 0.99; the FAISS index does not reach it clearly faster and never answers."
 
