@@ -13,6 +13,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,6 +139,8 @@ def doctor(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace) -> Settings:
     settings = load_settings(options.config, options.root)
+    if getattr(options, "no_cache", False):
+        settings = replace(settings, side_folder=None)
     log_to_stderr("ERROR" if options.command in (search, filters, doctor) else settings.log_level)
     for warning in settings.warnings:
         logging.getLogger(__name__).warning("config.odd %s", warning)
@@ -181,14 +184,16 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--config", type=Path, help="configuration file; default: $CLIP_SEARCH_CONFIG, ./data/config.ini, the bundled demo")
     common.add_argument("--root", type=Path, help="where relative paths in the configuration start")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    cached = argparse.ArgumentParser(add_help=False)
+    cached.add_argument("--no-cache", action="store_true", help="neither use nor write the files that make starting and searching faster")
 
-    one = commands.add_parser("serve", parents=[common], help="serve MCP over stdio (default) or HTTP")
+    one = commands.add_parser("serve", parents=[common, cached], help="serve MCP over stdio (default) or HTTP")
     one.add_argument("--http", action="store_true", help="serve Streamable HTTP instead of stdio")
     one.add_argument("--host", help="address to listen on; default: [SERVER] Host, 127.0.0.1")
     one.add_argument("--port", type=int, help="port to listen on; default: [SERVER] Port, 8000; 0 picks a free one")
     one.set_defaults(command=serve)
 
-    one = commands.add_parser("search", parents=[common], help="search from the command line")
+    one = commands.add_parser("search", parents=[common, cached], help="search from the command line")
     one.add_argument("text", metavar="TEXT", help="what the picture shows")
     one.add_argument("--collection")
     one.add_argument("-n", default="10", help="how many, 1 to 100 (default 10)")
@@ -197,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--json", action="store_true", help="print the answer an agent gets")
     one.set_defaults(command=search)
 
-    one = commands.add_parser("filters", parents=[common], help="list the fields and values one can filter on")
+    one = commands.add_parser("filters", parents=[common, cached], help="list the fields and values one can filter on")
     one.add_argument("field", nargs="?", metavar="FIELD", help="one field's values")
     one.add_argument("--collection")
     one.add_argument("--match", help="only values containing this")

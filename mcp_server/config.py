@@ -21,8 +21,10 @@ logger = logging.getLogger(__name__)
 
 CONFIG_VARIABLE = "CLIP_SEARCH_CONFIG"
 DEFAULT_MODEL = "ViT-SO400M-14-SigLIP-384"
+DEFAULT_TARGET_RECALL = 0.99
 RESERVED_SECTIONS = ("SERVER", "LOGGING")
 LOCAL_DIR = "local-dir:"
+SIDE_FOLDER = "search-cache"
 
 _DEFAULT_KEYS = ("ModelDevice", "Model", "LogDirectory")
 _SECTION_KEYS = {
@@ -34,6 +36,7 @@ _COLLECTION_KEYS = (
     "IndexType",
     "EmbeddingsFile",
     "CLIPIndexFile",
+    "TargetRecall",
     "DatabaseFile",
     "ThumbnailMediaURL",
     "OriginalMediaURL",
@@ -58,6 +61,8 @@ class CollectionConfig:
     log_directory: Path | None
     model: str
     """open_clip name, hf-hub:org/repo, or local-dir:ABSOLUTE PATH."""
+    target_recall: float = DEFAULT_TARGET_RECALL
+    """Part of the true nearest that a FAISS index must have been measured to find before it answers; 1: it never does."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class Settings:
         config_file: where it was read.
         state_folder: writable folder for sessions.
         cache_folder: folder of the text-encoder cache (`model_text.pth`).
+        side_folder: folder of what is worked out once to search faster; None keeps nothing.
         warnings: what was odd in the file, for the log and `doctor`.
     """
 
@@ -85,6 +91,7 @@ class Settings:
     """Collections whose section cannot be used: name, and what to change. The others are served."""
     state_folder: Path
     cache_folder: Path
+    side_folder: Path | None
     warnings: tuple[str, ...] = ()
 
 
@@ -132,6 +139,7 @@ def load_settings(config: Path | None = None, root: Path | None = None) -> Setti
         refused=tuple(refused),
         state_folder=state,
         cache_folder=cache,
+        side_folder=state / SIDE_FOLDER,
         warnings=warnings,
     )
 
@@ -196,7 +204,19 @@ def _collection(section: configparser.SectionProxy, root: Path) -> CollectionCon
         original_base=_base(section.get("OriginalMediaURL", ""), root),
         log_directory=_path(log_directory, root) if log_directory else None,
         model=_model(section.get("Model", DEFAULT_MODEL), root),
+        target_recall=_recall(section, "TargetRecall"),
     )
+
+
+def _recall(section: configparser.SectionProxy, key: str) -> float:
+    value = section.get(key, "").strip() or str(DEFAULT_TARGET_RECALL)
+    try:
+        recall = float(value)
+    except ValueError:
+        recall = 0.0
+    if not 0.5 <= recall <= 1:
+        raise ConfigError(f'[{section.name}] {key} is "{value}"; it takes a number from 0.5 to 1, such as 0.99.')
+    return recall
 
 
 def _needed_path(section: configparser.SectionProxy, key: str, root: Path) -> Path:

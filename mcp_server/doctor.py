@@ -16,8 +16,9 @@ import numpy as np
 from mcp_server.config import LOCAL_DIR, CollectionConfig, Settings
 from mcp_server.encoders.checkpoints import weights_in_folder
 from mcp_server.encoders.models import cache_paths, model_width
-from mcp_server.engine.opening import EmbeddingsReader, open_files, width_mismatch
+from mcp_server.engine.opening import EmbeddingsReader, open_files, trust_of, width_mismatch
 from mcp_server.errors import CollectionError, ConfigError
+from mcp_server.side_files import SideFiles
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.filter_index import FilterIndex
 
@@ -94,7 +95,7 @@ def _collection(config: CollectionConfig, settings: Settings) -> Iterator[Findin
 
 
 def _contents(config: CollectionConfig, settings: Settings) -> Iterator[Finding]:
-    opened = open_files(config, EmbeddingsReader(config.embeddings_file))
+    opened = open_files(config, EmbeddingsReader(config, None))
     embeddings = opened.embeddings
     size, width = embeddings.rows.shape
     yield Finding("ok", config.name, f"embeddings: {size:,} rows, {width} wide, {embeddings.rows.dtype}")
@@ -112,6 +113,24 @@ def _contents(config: CollectionConfig, settings: Settings) -> Iterator[Finding]
         fields = FilterIndex(catalog).fields
         yield Finding("ok", config.name, f"fields: {', '.join(field.name for field in fields) or 'none'}")
         yield from _index(config, embeddings, catalog)
+    if config.index_type == "faiss":
+        yield from recall_findings(config, settings, embeddings.size)
+    yield from _side_files(config, settings)
+
+
+def _side_files(config: CollectionConfig, settings: Settings) -> Iterator[Finding]:
+    from mcp_server.indexes.side_vectors import CODED_FROM, SideVectors
+
+    if settings.side_folder is None:
+        return
+    side = SideFiles.of(settings.side_folder, config.name)
+    rows, codes = SideVectors(side, config.embeddings_file).there()
+    needed = "rows and codes" if codes is not None else f"rows; fewer than {CODED_FROM:,} need no codes"
+    if rows and codes is not False:
+        yield Finding("ok", config.name, f"side files: {needed}, in {side.folder}")
+    else:
+        what = "codes are" if rows else "they are"
+        yield Finding("note", config.name, f"side files: {what} not there yet; the next start of the server makes them in {side.folder}")
 
 
 def _index(config: CollectionConfig, embeddings: Embeddings, catalog: Catalog) -> Iterator[Finding]:
@@ -129,6 +148,44 @@ def _index(config: CollectionConfig, embeddings: Embeddings, catalog: Catalog) -
     for finding in check_index(index, embeddings):
         yield Finding("note", config.name, finding)
     yield Finding("ok", config.name, f"index: {config.index_type}, {index.size:,} rows")
+
+
+def recall_findings(config: CollectionConfig, settings: Settings, size: int) -> Iterator[Finding]:
+    """Say where the FAISS index of `config`, a collection of `size` rows, answers, and what was measured of it."""
+    from mcp_server.indexes.approval_file import read_approval
+    from mcp_server.indexes.hybrid import EXACT_BELOW, answered_share
+
+    target = f"TargetRecall is {config.target_recall:g}"
+    if config.target_recall >= 1:
+        yield Finding("note", config.name, f"{target}: every search is answered exactly, the FAISS index never.")
+        return
+    if size <= EXACT_BELOW:
+        yield Finding("note", config.name, f"Up to {EXACT_BELOW:,} items every search is answered exactly, whatever the FAISS index.")
+        return
+    if config.faiss_file is None:
+        return
+    approval = read_approval(config.faiss_file, config.target_recall, config.embeddings_file, trust_of(config, settings).cached)
+    if approval is None:
+        yield Finding(
+            "note",
+            config.name,
+            f"{target}; what the FAISS index reaches was not measured yet, so every search is answered exactly. The first search "
+            "measures it behind the calls, `clip-search-mcp index check` at once.",
+        )
+        return
+    smallest = answered_share(approval, size)
+    if smallest is None:
+        yield Finding("note", config.name, f"{target}; the FAISS index does not reach it clearly faster and never answers.")
+    else:
+        yield Finding("ok", config.name, f"{target}; the FAISS index answers where at least {smallest:.0%} of the items are allowed")
+    for trial in approval.trials:
+        used = "used" if approval.is_used(trial) else "not used"
+        yield Finding(
+            "ok",
+            config.name,
+            f"{trial.share:.0%} allowed, effort {trial.effort}: recall {trial.recall_at_10:.3f} of 10, {trial.recall_at_100:.3f} of 100, "
+            f"{trial.kept:.0%} kept, {trial.faiss_ms:.1f} ms against {trial.exact_ms:.1f} ms exactly: {used}",
+        )
 
 
 def _round_trip(config: CollectionConfig, catalog: Catalog) -> Iterator[Finding]:

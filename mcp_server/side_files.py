@@ -12,8 +12,10 @@ import json
 import logging
 import os
 import shutil
+import tempfile
+import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ FORMAT = 1
 _ABOUT = "about.json"
 _READ_WHOLE = 4096
 """Files up to so many bytes are read, not mapped; an empty array cannot be mapped at all."""
+_LEFT_SECONDS = 24 * 3600
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -46,24 +49,45 @@ class SideSet:
         self.about = about
 
 
+class Stream:
+    """One array of a draft, written row by row; it may be larger than memory."""
+
+    def __init__(self, file: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """Write the head of `file`."""
+        self._left = shape[0]
+        self._shape, self._dtype = shape[1:], dtype
+        self._file = file.open("wb")
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def append(self, rows: NDArray[Any]) -> None:
+        """Write the next rows. Raises OSError on a full disk (a mapped file would end the process instead)."""
+        if rows.shape[1:] != self._shape or len(rows) > self._left:
+            raise ValueError(f"{rows.shape} does not go on an array of which {(self._left, *self._shape)} is left.")
+        self._file.write(np.ascontiguousarray(rows, self._dtype).data)
+        self._left -= len(rows)
+
+    def close(self) -> None:
+        """End the file. Raises ValueError if rows are missing."""
+        self._file.close()
+        if self._left:
+            raise ValueError(f"{self._left} rows are missing.")
+
+
 class Draft:
-    """A set being written. Its arrays are files already, so they may be larger than memory."""
+    """A set being written."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._open: list[np.memmap[Any, Any]] = []
+        self._streams: list[Stream] = []
         self.about: dict[str, Any] = {}
         """Facts to keep with the arrays."""
 
-    def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """Return a new zeroed array that will be called `name`; fill it before the draft ends."""
-        if 0 in shape:
-            empty = np.zeros(shape, dtype)
-            self.put(name, empty)
-            return empty
-        mapped = np.lib.format.open_memmap(self._folder / f"{name}.npy", mode="w+", dtype=np.dtype(dtype), shape=shape)
-        self._open.append(mapped)
-        return mapped
+    def stream(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> Stream:
+        """Return a new array of `shape` that will be called `name`; append all its rows before the draft ends."""
+        stream = Stream(self._folder / f"{name}.npy", shape, np.dtype(dtype))
+        self._streams.append(stream)
+        return stream
 
     def put(self, name: str, array: NDArray[Any]) -> None:
         """Keep `array` as `name`."""
@@ -71,17 +95,29 @@ class Draft:
 
     def settle(self) -> None:
         """Bring everything to the disk."""
-        for mapped in self._open:
-            mapped.flush()
-        self._open.clear()
+        for stream in self._streams:
+            stream.close()
         (self._folder / _ABOUT).write_text(json.dumps(self.about) + "\n", encoding="utf-8")
         for file in self._folder.iterdir():
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
 
+    def drop(self) -> None:
+        """Close what is open, whole or not."""
+        for stream in self._streams:
+            with suppress(ValueError):
+                stream.close()
+
 
 class SideFiles:
     """The sets of one collection, in one folder of the cache. Safe to call from several threads and processes."""
+
+    @classmethod
+    def of(cls, folder: Path, collection: str) -> SideFiles:
+        """Return those of `collection` in the folder that all collections share; names that differ have folders that differ."""
+        safe = "".join(char if char.isalnum() or char in "-_" else "_" for char in collection)
+        mark = "" if safe == collection.lower() else f".{hashlib.sha256(collection.encode()).hexdigest()[:8]}"
+        return cls(folder / f"{safe[:80]}{mark}")
 
     def __init__(self, folder: Path) -> None:
         """Nothing is read or made yet."""
@@ -106,21 +142,18 @@ class SideFiles:
 
         Raises:
             OSError: the folder cannot be written, or the disk is full.
+            ValueError: rows of a stream are missing.
         """
         final = self._folder_of(name, key)
-        temporary = final.with_name(f".{final.name}.{os.getpid()}")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=self.folder))
+        draft = Draft(temporary)
         try:
-            draft = Draft(temporary)
             yield draft
             draft.settle()
-            if self.read(name, key) is not None:  # another process was quicker; its set is the same
-                shutil.rmtree(temporary, ignore_errors=True)
-            else:
-                shutil.rmtree(final, ignore_errors=True)
-                temporary.rename(final)
+            self._put_in_place(temporary, final, name, key)
         except BaseException:
+            draft.drop()
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         self._drop_others(name, final)
@@ -129,10 +162,24 @@ class SideFiles:
         raw = json.dumps({"format": FORMAT, **key}, sort_keys=True)
         return self.folder / f"{name}-{hashlib.sha256(raw.encode()).hexdigest()[:16]}"
 
+    def _put_in_place(self, temporary: Path, final: Path, name: str, key: Mapping[str, Any]) -> None:
+        try:
+            if self.read(name, key) is None:
+                shutil.rmtree(final, ignore_errors=True)
+                temporary.rename(final)
+        except OSError:
+            if self.read(name, key) is None:
+                raise
+        shutil.rmtree(temporary, ignore_errors=True)  # still there when another writer was quicker; its set is the same
+
     def _drop_others(self, name: str, kept: Path) -> None:
         for other in self.folder.glob(f"{name}-*"):
             if other != kept and other.name[len(name) + 1 :].isalnum():
                 shutil.rmtree(other, ignore_errors=True)  # who has it mapped goes on reading it
+        for left in self.folder.glob(f".{name}-*"):  # by writers that were killed
+            with suppress(OSError):
+                if time.time() - left.stat().st_mtime > _LEFT_SECONDS:
+                    shutil.rmtree(left, ignore_errors=True)
 
 
 def _mapped(file: Path) -> NDArray[Any]:

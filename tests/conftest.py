@@ -19,7 +19,13 @@ from mcp_server.engine.search import SearchEngine
 def demo_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """The demo's settings on the CPU, with sessions in a temporary folder."""
     folder = tmp_path_factory.mktemp("state")
-    return replace(load_settings(demo_folder() / "config.ini"), model_device="cpu", state_folder=folder, cache_folder=folder)
+    return replace(
+        load_settings(demo_folder() / "config.ini"),
+        model_device="cpu",
+        state_folder=folder,
+        cache_folder=folder,
+        side_folder=folder / "side",
+    )
 
 
 @pytest.fixture(scope="session")

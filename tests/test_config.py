@@ -109,6 +109,9 @@ def test_what_cannot_be_used_is_refused_with_what_can(tmp_path: Path, text: str,
         ("IndexType = annoy\nEmbeddingsFile = e\nDatabaseFile = d\n", "zarr or faiss"),
         ("IndexType = faiss\nEmbeddingsFile = e\nDatabaseFile = d\n", "CLIPIndexFile"),
         ("DatabaseFile = d\n", "EmbeddingsFile"),
+        ("TargetRecall = much\nEmbeddingsFile = e\nDatabaseFile = d\n", "from 0.5 to 1"),
+        ("TargetRecall = 0.4\nEmbeddingsFile = e\nDatabaseFile = d\n", "from 0.5 to 1"),
+        ("TargetRecall = 99\nEmbeddingsFile = e\nDatabaseFile = d\n", "from 0.5 to 1"),
         ("Enabled = perhaps\nEmbeddingsFile = e\nDatabaseFile = d\n", "True or False"),
     ],
 )
@@ -118,6 +121,12 @@ def test_one_section_that_cannot_be_used_leaves_the_others_served(tmp_path: Path
     ((name, reason),) = settings.refused
     assert name == "bad"
     assert words in reason
+
+
+def test_the_recall_asked_of_an_index_is_99_percent_unless_the_section_says_otherwise(tmp_path: Path) -> None:
+    section = "EmbeddingsFile = e\nDatabaseFile = d\n"
+    text = f"[a]\n{section}[b]\n{section}TargetRecall = 0.95   ; faster\n[c]\n{section}targetrecall = 1\n[d]\n{section}TargetRecall =\n"
+    assert [collection.target_recall for collection in settings_of(tmp_path, text).collections] == [0.99, 0.95, 1.0, 0.99]
 
 
 def test_server_and_logging_are_no_collections_whatever_their_letter_case(tmp_path: Path) -> None:

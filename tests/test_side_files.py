@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from mcp_server.side_files import SideFiles
 
 def write(files: SideFiles, key: int, value: float) -> None:
     with files.writing("rows", {"key": key}) as draft:
-        draft.array("large", (300, 40), np.float32)[:] = value
+        large = draft.stream("large", (300, 40), np.float32)
+        for _ in range(3):
+            large.append(np.full((100, 40), value))
         draft.put("small", np.arange(3))
-        draft.array("empty", (0, 5), np.float16)
+        draft.stream("empty", (0, 5), np.float16)
         draft.about["value"] = value
 
 
@@ -54,7 +57,7 @@ def test_a_draft_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
     def give_up() -> None:
         with files.writing("rows", {"key": 1}) as draft:
-            draft.array("large", (300, 40), np.float32)
+            draft.stream("large", (300, 40), np.float32).append(np.zeros((100, 40)))
             raise KeyError
 
     with pytest.raises(KeyError):
@@ -89,3 +92,30 @@ def test_a_damaged_set_is_passed_over_and_can_be_written_anew(tmp_path: Path, da
     assert found is not None
     assert json.loads((found.folder / "about.json").read_text()) == {"value": 3.0}
     assert np.all(found.arrays["large"] == 3.0)
+
+
+def test_an_array_with_rows_missing_or_too_many_is_not_kept(tmp_path: Path) -> None:
+    files = SideFiles(tmp_path)
+
+    def fill(rows: int, width: int = 4) -> None:
+        with files.writing("rows", {"key": 1}) as draft:
+            draft.stream("large", (30, 4), np.float32).append(np.zeros((rows, width)))
+
+    for rows, width in ((29, 4), (31, 4), (30, 5)):
+        with pytest.raises(ValueError, match=r"left|missing"):
+            fill(rows, width)
+    assert list(tmp_path.iterdir()) == []
+    fill(30)
+    assert files.read("rows", {"key": 1}) is not None
+
+
+def test_what_a_killed_writer_left_is_swept_after_a_day(tmp_path: Path) -> None:
+    files = SideFiles(tmp_path)
+    old, young = tmp_path / ".rows-0123456789abcdef.x1", tmp_path / ".rows-0123456789abcdef.x2"
+    for left in (old, young):
+        left.mkdir()
+        (left / "large.npy").write_bytes(b"1")
+    os.utime(old, (0, 0))
+    write(files, 1, 1.0)
+    assert not old.exists()
+    assert young.exists()

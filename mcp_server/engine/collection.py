@@ -53,6 +53,7 @@ class Collection:
         media: Media,
         scale_file: ScaleFile | None = None,
         audit: AuditLog | None = None,
+        on_close: Callable[[], None] | None = None,
     ) -> None:
         self.name = name
         self.catalog = catalog
@@ -61,6 +62,7 @@ class Collection:
         self.media = media
         self.audit = audit
         self._load_index = load_index
+        self._on_close = on_close
         self._index: Index | None = None
         self._lock = threading.Lock()
         self._sample: NDArray[np.float32] | None = None
@@ -110,6 +112,8 @@ class Collection:
             return self._index
 
     def close(self) -> None:
-        """Close the catalog, and measure nothing any more."""
+        """Close the catalog, and measure and make nothing any more."""
         self._relevance.close()
+        if self._on_close is not None:
+            self._on_close()
         self.catalog.close()

@@ -28,6 +28,8 @@ from mcp_server.stores.thumbnails import PictureStore
 
 if TYPE_CHECKING:
     from mcp_server.indexes.embeddings import Embeddings
+    from mcp_server.indexes.opening import Trust
+    from mcp_server.indexes.side_vectors import SideVectors
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ def open_engine(settings: Settings, sessions_file: Path | None = None, patience_
         for model in dict.fromkeys(config.model for config in settings.collections)
     }
     openers: dict[str, Callable[[], Collection]] = {
-        config.name: partial(open_collection, config, settings, encoders[config.model], EmbeddingsReader(config.embeddings_file))
+        config.name: partial(open_collection, config, settings, encoders[config.model], EmbeddingsReader(config, settings.side_folder))
         for config in settings.collections
     }
     openers |= {name: partial(_refuse, reason) for name, reason in settings.refused}
@@ -94,7 +96,7 @@ def open_collection(
         raise CollectionError(f"[{config.name}] {error}") from error
     if mismatch is not None:
         raise IndexMismatchError(f"[{config.name}] {mismatch}")
-    opened = open_files(config, reader or EmbeddingsReader(config.embeddings_file))
+    opened = open_files(config, reader or EmbeddingsReader(config, settings.side_folder))
     catalog, embeddings = opened.catalog, opened.embeddings
     for finding in catalog.findings:
         logger.warning("collection.finding name=%s %s", config.name, finding)
@@ -103,13 +105,43 @@ def open_collection(
         catalog=catalog,
         filters=FilterIndex(catalog),
         load_index=partial(
-            open_index_or_exact, config.index_type, embeddings, config.faiss_file, catalog.media_of_row, config.embeddings_file
+            open_index_or_exact,
+            config.index_type,
+            embeddings,
+            config.faiss_file,
+            catalog.media_of_row,
+            config.embeddings_file,
+            opened.vectors,
+            trust_of(config, settings),
         ),
         encoder=encoder,
         media=Media(PictureStore.open(config.thumbnail_base), PictureStore.open(config.original_base)),
         scale_file=_scale_file(config, settings, catalog),
         audit=AuditLog(config.log_directory, config.name) if config.log_directory else None,
+        on_close=opened.vectors.close if opened.vectors is not None else None,
     )
+
+
+def prepare_side_files(config: CollectionConfig, settings: Settings) -> None:
+    """Make the side files of the embeddings of `config` if they are not there, and wait for them; nothing where none are kept.
+
+    Raises:
+        CollectionError: the embeddings cannot be read.
+    """
+    from mcp_server.indexes.side_vectors import SideVectors
+
+    if settings.side_folder is not None:
+        vectors = SideVectors(SideFiles.of(settings.side_folder, config.name), config.embeddings_file)
+        vectors.index(vectors.open(), None)
+        vectors.complete()
+
+
+def trust_of(config: CollectionConfig, settings: Settings) -> Trust:
+    """Return how far the FAISS file of `config` is trusted, and where what is measured of it is kept."""
+    from mcp_server.indexes.approval_file import CACHED_NAME
+    from mcp_server.indexes.opening import Trust
+
+    return Trust(config.target_recall, cached_file(settings.cache_folder, config.name, CACHED_NAME))
 
 
 def _scale_file(config: CollectionConfig, settings: Settings, catalog: Catalog) -> ScaleFile:
@@ -128,37 +160,49 @@ def _scale_file(config: CollectionConfig, settings: Settings, catalog: Catalog) 
 
 
 @dataclass(frozen=True)
+class OpenVectors:
+    """The embeddings of a collection, and their side files if any are kept."""
+
+    embeddings: Embeddings
+    vectors: SideVectors | None
+
+
+@dataclass(frozen=True)
 class OpenFiles:
-    """A catalog and the embeddings it belongs to."""
+    """A catalog and the embeddings it belongs to, with their side files if any are kept."""
 
     catalog: Catalog
     embeddings: Embeddings
+    vectors: SideVectors | None
 
 
 class EmbeddingsReader:
     """Reads the embeddings of one collection; what is still in use and still what the file holds is not read again."""
 
-    def __init__(self, file: Path) -> None:
-        """Read nothing yet."""
-        self._file = file
+    def __init__(self, config: CollectionConfig, side_folder: Path | None) -> None:
+        """Read nothing yet. Side files are kept in `side_folder`, if it is given."""
+        self._file = config.embeddings_file
+        self.side = SideFiles.of(side_folder, config.name) if side_folder is not None else None
         self._stamp: Hashable = None
         self._last: ReferenceType[Embeddings] | None = None
 
-    def read(self) -> Embeddings:
+    def read(self) -> OpenVectors:
         """Return the embeddings. Raises what `load_embeddings` raises."""
         from mcp_server.indexes.embeddings import load_embeddings
+        from mcp_server.indexes.side_vectors import SideVectors
 
         stamp = stamps(self._file)
+        vectors = SideVectors(self.side, self._file) if self.side is not None else None
         last = self._last() if self._last is not None and self._stamp == stamp else None
         if last is None:
-            last = load_embeddings(self._file)
+            last = vectors.open() if vectors is not None else load_embeddings(self._file)
             # replaced while being read: next time they are read again
             self._stamp, self._last = stamp, ref(last) if stamps(self._file) == stamp else None
-        return last
+        return OpenVectors(last, vectors)
 
 
-def open_files(config: CollectionConfig, reader: EmbeddingsReader, side: SideFiles | None = None) -> OpenFiles:
-    """Open embeddings and catalog of one and the same version, however often they are replaced meanwhile; `side` as in `Catalog.open`.
+def open_files(config: CollectionConfig, reader: EmbeddingsReader) -> OpenFiles:
+    """Open embeddings and catalog of one and the same version, however often they are replaced meanwhile.
 
     Whoever replaces them puts the embeddings in place first and the catalog last, so embeddings that are not older than the catalog fit it.
 
@@ -168,8 +212,8 @@ def open_files(config: CollectionConfig, reader: EmbeddingsReader, side: SideFil
     for _ in range(OPENING_ATTEMPTS):
         before = stamps(config.embeddings_file)
         try:
-            embeddings = reader.read()
-            catalog = Catalog.open(config.database_file, embeddings.size, embeddings.unusable, side)
+            read = reader.read()
+            catalog = Catalog.open(config.database_file, read.embeddings.size, read.embeddings.unusable, reader.side)
         except CatalogReplacedError:
             continue
         except CollectionError:
@@ -177,7 +221,7 @@ def open_files(config: CollectionConfig, reader: EmbeddingsReader, side: SideFil
                 raise
             continue
         if stamps(config.embeddings_file) == before and not catalog.database.is_replaced:
-            return OpenFiles(catalog, embeddings)
+            return OpenFiles(catalog, read.embeddings, read.vectors)
         catalog.close()
     raise CollectionError(f"[{config.name}] its files were replaced again and again while being opened. Let their writer finish.")
 

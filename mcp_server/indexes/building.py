@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_server.errors import CollectionError, clipped
+from mcp_server.indexes.approval import TARGET_RECALL
 from mcp_server.indexes.faiss_index import EF_SEARCH, NPROBE
 from mcp_server.indexes.faiss_library import faiss_library
 from mcp_server.indexes.fingerprints import fingerprint_of, write_note
@@ -54,6 +55,7 @@ class BuildOptions:
         ef_search: length of the queue while searching it, kept in the file: 128, and the server uses no shorter one.
         seed: of the training sample and of the queries that measure.
         queries: how many queries measure; 0 leaves measuring out.
+        target_recall: the recall that servers ask of it; measuring tries harder until it is reached.
     """
 
     nlist: int | None = None
@@ -63,6 +65,7 @@ class BuildOptions:
     ef_search: int | None = None
     seed: int = 0
     queries: int = QUERIES
+    target_recall: float = TARGET_RECALL
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number that makes no sense."""
@@ -154,7 +157,9 @@ def build_index(
     del index
     seconds = time.perf_counter() - started
     logger.info("index.built type=%s rows=%d width=%d bytes=%d seconds=%.1f", kind, size, width, written, seconds)
-    measured = measure(embeddings_file, target, options.seed, options.queries, tell) if options.queries else None
+    measured = None
+    if options.queries:
+        measured = measure(embeddings_file, target, options.target_recall, options.seed, options.queries, tell)
     suggestion = measured.suggestion if measured else "Not measured: check it with `clip-search-mcp index check`."
     return BuildReport(kind, target, parameters, size, width, unusable, written, round(seconds, 1), measured, suggestion)
 

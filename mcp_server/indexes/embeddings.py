@@ -1,9 +1,9 @@
-"""The vectors of a collection, read once into memory."""
+"""The vectors of a collection: read once into memory, or laid down once beside the cache and mapped from there."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_server.errors import CollectionError, IndexMismatchError
-from mcp_server.indexes.row_memory import RowMemory, Rows, row_memory
+from mcp_server.indexes.mapped_rows import MappedRows
 from mcp_server.indexes.zarr_files import find_array, read_blocks
 
 logger = logging.getLogger(__name__)
+
+Rows = NDArray[np.float16] | NDArray[np.float32]
 
 UNIT_TOLERANCE = 1e-3
 """How far from 1 a length may be and still count as unit: float16 rounds each number by up to 2**-11 of itself."""
@@ -27,21 +29,23 @@ class Embeddings:
     """N vectors of width D as they were stored. Nothing in it changes; safe to share between threads.
 
     Attributes:
-        memory: the rows and a FAISS scanner over the same bytes.
-        norms: (N,) float32, length of each row, summed in float64. Not finite where the row is not.
+        rows: (N, D) float16 or float32, read-only, the values as stored (float64 rounded to float32).
+        norms: (N,) float64, length of each row. Not finite where the row is not.
         unusable: (N,) bool, True for rows that are not finite or have no length.
         normalised: True when every usable row already has unit length, to within float16 rounding.
+        mapped: watches the file that `rows` are mapped from; None when they are in memory.
     """
 
-    memory: RowMemory = field(repr=False)
-    norms: NDArray[np.float32] = field(repr=False)
+    rows: Rows = field(repr=False)
+    norms: NDArray[np.float64] = field(repr=False)
     unusable: NDArray[np.bool_] = field(repr=False)
     normalised: bool
+    mapped: MappedRows | None = field(default=None, repr=False)
 
-    @property
-    def rows(self) -> Rows:
-        """(N, D) float16 or float32, read-only, the values as stored (float64 rounded to float32)."""
-        return self.memory.rows
+    def looked_at(self, rows: NDArray[np.int64] | slice) -> None:
+        """Say that `rows`, or those from `start` up to `stop` of a slice, were read, so that a mapped file is let go of in time."""
+        if self.mapped is not None:
+            self.mapped.looked_at(rows)
 
     @property
     def size(self) -> int:
@@ -77,6 +81,12 @@ def load_embeddings(path: Path) -> Embeddings:
     """
     array = find_array(path)
     embeddings = _filled(*array.shape, array.dtype, read_blocks(array))
+    log_oddities(embeddings, path)
+    return embeddings
+
+
+def log_oddities(embeddings: Embeddings, path: Path) -> None:
+    """Say in the log what is odd about embeddings read from `path`."""
     if not embeddings.normalised:
         lengths = embeddings.norms[~embeddings.unusable]
         logger.warning(
@@ -84,7 +94,6 @@ def load_embeddings(path: Path) -> Embeddings:
         )
     if unusable := int(embeddings.unusable.sum()):
         logger.warning("embeddings.unusable file=%s rows=%d unusable=%d", path, embeddings.size, unusable)
-    return embeddings
 
 
 def embeddings_shape(path: Path) -> tuple[int, int]:
@@ -93,21 +102,42 @@ def embeddings_shape(path: Path) -> tuple[int, int]:
 
 
 def _filled(size: int, width: int, dtype: np.dtype[Any], blocks: Iterable[tuple[int, NDArray[Any]]]) -> Embeddings:
-    memory = row_memory(size, width, np.dtype(np.float16 if dtype.itemsize == 2 else np.float32))
-    lengths = np.zeros(size, np.float64)
+    rows, norms = np.zeros((size, width), stored_type(dtype)), np.zeros(size, np.float64)
     filled = 0
-    for start, block in blocks:
-        with np.errstate(over="ignore", invalid="ignore"):  # a float64 too large for float32 becomes infinite, hence unusable
-            memory.rows[start : start + len(block)] = block
-        for first in range(start, start + len(block), _TILE):
-            tile = memory.rows[first : min(first + _TILE, start + len(block))].astype(np.float64)
-            lengths[first : first + len(tile)] = np.sqrt(np.einsum("ij,ij->i", tile, tile))
+    for block, lengths in measured(blocks, rows.dtype):
+        rows[filled : filled + len(block)], norms[filled : filled + len(block)] = block, lengths
         filled += len(block)
+    checked_count(filled, size)
+    rows.flags.writeable = False
+    return embeddings_of(rows, norms)
+
+
+def stored_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type in which rows of `dtype` are kept: float16 as it is, anything else as float32."""
+    return np.dtype(np.float16 if dtype.itemsize == 2 else np.float32)
+
+
+def measured(blocks: Iterable[tuple[int, NDArray[Any]]], dtype: np.dtype[Any]) -> Iterator[tuple[NDArray[Any], NDArray[np.float64]]]:
+    """Yield each of `blocks`, (first row, rows) in order, as `dtype`, with the length of each row."""
+    for _, block in blocks:
+        with np.errstate(over="ignore", invalid="ignore"):  # a float64 too large for float32 becomes infinite, hence unusable
+            rows = block.astype(dtype, copy=False)
+        norms = np.empty(len(rows), np.float64)
+        for first in range(0, len(rows), _TILE):
+            tile = rows[first : first + _TILE].astype(np.float64)
+            norms[first : first + _TILE] = np.sqrt(np.einsum("ij,ij->i", tile, tile))
+        yield rows, norms
+
+
+def checked_count(filled: int, size: int) -> None:
+    """Refuse embeddings of which rows are missing. Raises CollectionError."""
     if filled != size:
         raise CollectionError(f"Embeddings are damaged: {filled} of {size} rows could be read. Write the file again.")
-    unusable = ~np.isfinite(lengths) | (lengths == 0)
-    with np.errstate(over="ignore"):
-        norms = lengths.astype(np.float32)
-    for array in (memory.rows, norms, unusable):
+
+
+def embeddings_of(rows: Rows, norms: NDArray[np.float64], mapped: MappedRows | None = None) -> Embeddings:
+    """Return `rows` with what follows from the length of each."""
+    unusable = ~np.isfinite(norms) | (norms == 0)
+    for array in (norms, unusable):
         array.flags.writeable = False
-    return Embeddings(memory, norms, unusable, bool(np.all(np.abs(lengths[~unusable] - 1) <= UNIT_TOLERANCE)))
+    return Embeddings(rows, norms, unusable, bool(np.all(np.abs(norms[~unusable] - 1) <= UNIT_TOLERANCE)), mapped)

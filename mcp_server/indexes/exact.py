@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 from numpy.typing import NDArray
 
 from mcp_server.domain.search import Neighbors
 from mcp_server.errors import IndexMismatchError
+from mcp_server.indexes import lanes
+from mcp_server.indexes.codes import Codes
 from mcp_server.indexes.embeddings import Embeddings
-from mcp_server.indexes.faiss_library import selector_of
-from mcp_server.indexes.flat_scan import flat_scan
-from mcp_server.indexes.scoring import allowed_rows, best_first, checked_tie_keys, cosines, unit_query, unit_rows
+from mcp_server.indexes.planner import Costs, Way, quickest
+from mcp_server.indexes.scoring import best_first, checked_mask, checked_tie_keys, cosines, unit_query, unit_rows
+from mcp_server.indexes.sweeps import CodeSweep, RowSweep, occupied_stretches
 
-_GATHER_UP_TO = 512
-"""So few rows are scored directly; above, the scan is faster even with nearly everything skipped."""
-_SPARE = 64
-"""Rows fetched beyond k, so that the first scan nearly always proves the answer."""
+logger = logging.getLogger(__name__)
+
+_SCORED_AT_ONCE = 64
+"""So many rows beyond k are all scored closely: estimating them first would cost more."""
 
 
 class ExactIndex:
     """Always the true nearest rows: cosine summed in float64, rounded to float32. Implements `Index`.
 
-    Two passes at most: a float32 scan of known error fetches a few more rows than asked, their scores are computed anew, and the answer
-    stands if no row outside can reach it. If one could (many near-equal rows), everything within the error of the k-th score is fetched.
-    O(N D) time, N / 8 bytes a call; never writes to what it shares, so any number of threads may search at once.
+    A search estimates the allowed rows, from their codes if there are any, else from the rows themselves; keeps those that the estimates'
+    known error leaves in the running; and scores these closely. Which rows are estimated how is the planner's choice and never changes the
+    answer. Never writes to what it shares, so any number of threads may search at once; two searches are under way at a time, others wait
+    for their turn, and each holds some 6 bytes a row of the collection.
     """
 
     def __init__(self, embeddings: Embeddings, tie_keys: NDArray[np.int64] | None = None) -> None:
@@ -32,24 +37,43 @@ class ExactIndex:
         Raises:
             IndexMismatchError: not one tie key per row.
         """
-        self._embeddings = embeddings
+        self.embeddings = embeddings
         self._ties = checked_tie_keys(embeddings, tie_keys)
-        self._scan = flat_scan(embeddings)
+        self._rows = RowSweep(embeddings)
+        self._codes: CodeSweep | None = None
+        self._costs = Costs()
+        self._all_usable = not embeddings.unusable.any()
+
+    def adopt(self, codes: Codes, costs: Costs) -> None:
+        """Use `codes`, made from the same rows, from the next search on; what ways cost is `costs`.
+
+        Raises:
+            IndexMismatchError: they are of another number of rows or another width.
+        """
+        if codes.codes.shape != (self.size, self.width):
+            raise IndexMismatchError(f"The codes are of {codes.codes.shape} rows and numbers; the index holds {(self.size, self.width)}.")
+        self._costs = costs
+        self._codes = CodeSweep(codes)
+
+    @property
+    def is_coded(self) -> bool:
+        """Whether searches can use codes."""
+        return self._codes is not None
 
     @property
     def size(self) -> int:
         """N."""
-        return self._embeddings.size
+        return self.embeddings.size
 
     @property
     def width(self) -> int:
         """D."""
-        return self._embeddings.width
+        return self.embeddings.width
 
     @property
     def unusable(self) -> NDArray[np.bool_]:
         """(N,) bool, rows never returned."""
-        return self._embeddings.unusable
+        return self.embeddings.unusable
 
     def search(self, query: NDArray[np.float32], k: int, skip: NDArray[np.bool_]) -> Neighbors:
         """Return the best min(k, rows allowed) rows not in `skip`, as `Index.search` promises; `approximation` is None.
@@ -59,13 +83,10 @@ class ExactIndex:
             ValueError: k is less than 1, or the query is not finite or has no length.
         """
         unit = unit_query(query, self.width)
-        allowed = allowed_rows(self._embeddings, k, skip)
-        count = int(np.count_nonzero(allowed))
-        k = min(k, count)
-        if count <= max(_GATHER_UP_TO, 2 * (k + _SPARE)):
-            candidates = np.flatnonzero(allowed)
-            return best_first(candidates, cosines(self._embeddings.rows, candidates, unit), self._ties, k)
-        return self._scanned(unit, k, allowed)
+        checked_mask(self.embeddings, k, skip)
+        if not self._all_usable:
+            skip = skip | self.unusable
+        return self._searched(unit, k, skip, None)
 
     def best_score(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> float | None:
         """Return the best cosine among `rows`, unusable ones left out; None when there is none.
@@ -74,9 +95,10 @@ class ExactIndex:
             IndexMismatchError: the query is not D wide, or a row is not below N.
             ValueError: the query is not finite or has no length.
         """
-        skip = _all_but(rows, self.size)
-        scores = self.search(query, 1, skip).scores
-        return float(scores[0]) if len(scores) else None
+        unit = unit_query(query, self.width)
+        _refuse_strange(rows, self.size)
+        rows = rows[~self.unusable[rows]]
+        return float(self._best_of(rows, unit, 1).scores[0]) if len(rows) else None
 
     def scores(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the cosine of each of `rows`, as `Index.scores` promises.
@@ -86,7 +108,7 @@ class ExactIndex:
             ValueError: the query is not finite or has no length.
         """
         _refuse_strange(rows, self.size)
-        return cosines(self._embeddings.rows, rows, unit_query(query, self.width))
+        return cosines(self.embeddings, rows, unit_query(query, self.width))
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the stored vectors of `rows` at unit length, as `Index.vectors` promises.
@@ -95,25 +117,62 @@ class ExactIndex:
             IndexMismatchError: a row is not below N.
         """
         _refuse_strange(rows, self.size)
-        return unit_rows(self._embeddings.rows, rows)
+        return unit_rows(self.embeddings, rows)
 
-    def _scanned(self, unit: NDArray[np.float64], k: int, allowed: NDArray[np.bool_]) -> Neighbors:
-        selector = selector_of(allowed)
-        candidates, lowest = self._scan.top(unit, k + _SPARE, selector)
-        best = best_first(candidates, cosines(self._embeddings.rows, candidates, unit), self._ties, k)
-        worst = float(best.scores[-1])
-        if worst > lowest + self._scan.margin:  # strictly: a row outside that only equals the k-th score may win by its tie key
-            return best
-        candidates = self._scan.above(unit, worst - self._scan.margin, selector)
-        return best_first(candidates, cosines(self._embeddings.rows, candidates, unit), self._ties, k)
+    def search_by(self, way: Way, query: NDArray[np.float32], k: int, skip: NDArray[np.bool_]) -> Neighbors:
+        """Return what `search` returns, by one way and no other: for measuring. Raises what `search` raises."""
+        unit = unit_query(query, self.width)
+        checked_mask(self.embeddings, k, skip)
+        return self._searched(unit, k, skip | self.unusable, way)
+
+    def _searched(self, unit: NDArray[np.float64], k: int, skip: NDArray[np.bool_], way: Way | None) -> Neighbors:
+        with lanes.turn():
+            return self._found(unit, k, skip, way)
+
+    def _found(self, unit: NDArray[np.float64], k: int, skip: NDArray[np.bool_], way: Way | None) -> Neighbors:
+        packed = np.packbits(skip)
+        allowed = self.size - int(np.bitwise_count(packed).sum())
+        k = min(k, allowed)
+        if allowed <= k + _SCORED_AT_ONCE:
+            return self._closely(_cleared(packed, skip, allowed), unit, k)
+        occupied = occupied_stretches(skip)
+        coded = self._codes
+        way = way or quickest(self._costs, self.size, allowed, occupied.rows, coded=coded is not None)
+        if coded is None or way in ("gather rows", "scan rows"):
+            rows = _cleared(packed, skip, allowed) if way.startswith("gather") else None
+            found = self._rows.gathered(unit, rows) if rows is not None else self._rows.scanned(unit, skip, occupied)
+        else:
+            rows = _cleared(packed, skip, allowed) if way == "gather codes" else None
+            query = coded.codes.query(unit)
+            rough = coded.gathered(query, rows) if rows is not None else coded.scanned(query, skip, occupied)
+            leaders = self._rows.gathered(unit, rough.highest(k))
+            contenders = rough.contenders(leaders.floor(k))
+            if len(contenders) * self._costs.gather_row > occupied.rows * self._costs.scan_row:  # as among very many near-equal rows
+                logger.debug("exact.exploded contenders=%d allowed=%d", len(contenders), allowed)
+                found = self._rows.scanned(unit, skip, occupied)
+            else:
+                found = self._rows.gathered(unit, contenders)
+        return self._closely(found.contenders(found.floor(k)), unit, k)
+
+    def _best_of(self, rows: NDArray[np.int64], unit: NDArray[np.float64], k: int) -> Neighbors:
+        """Return the best `k` of `rows`, usable ones, each there once."""
+        if len(rows) > k + _SCORED_AT_ONCE:
+            found = self._rows.gathered(unit, rows)
+            rows = found.contenders(found.floor(k))
+        return self._closely(rows, unit, k)
+
+    def _closely(self, rows: NDArray[np.int64], unit: NDArray[np.float64], k: int) -> Neighbors:
+        return best_first(rows, cosines(self.embeddings, rows, unit), self._ties, k)
 
 
-def _all_but(rows: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
-    """Return (size,) bool, False at `rows` only. Raises IndexMismatchError if one of them is not in 0..size-1."""
-    _refuse_strange(rows, size)
-    skip = np.ones(size, np.bool_)
-    skip[rows] = False
-    return skip
+def _cleared(packed: NDArray[np.uint8], skip: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
+    """Return where `skip` is False, ascending; `packed` is the same in bits, and `count` how many they are."""
+    if count > len(skip) // 64:
+        return np.flatnonzero(~skip)
+    some = np.flatnonzero(packed != 255)
+    bits = np.unpackbits(~packed[some]).view(np.bool_)
+    rows = (some[:, None] * 8 + np.arange(8)).ravel()[bits]
+    return rows[rows < len(skip)]  # the last byte is filled up with zeros, which look like rows allowed
 
 
 def _refuse_strange(rows: NDArray[np.int64], size: int) -> None:

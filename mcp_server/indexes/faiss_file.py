@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from mcp_server.errors import CollectionError, IndexMismatchError, clipped
 from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.faiss_library import faiss_library
+from mcp_server.indexes.inverted_lists import list_ids
 
 Kind = Literal["flat", "ivf", "hnsw", "other"]
 """flat: scans all codes, exact or quantised. other: refuses selectors (FastScan) or is not known to honour them."""
@@ -93,7 +93,7 @@ def _peeled(path: Path, whole: Any, size: int) -> FaissFile:
             break
     kind = _kind(core)
     if kind == "ivf":
-        _each_row_once(path, np.concatenate([np.empty(0, np.int64), *_list_ids(core.invlists)]), size)
+        _each_row_once(path, np.concatenate([np.empty(0, np.int64), *list_ids(core.invlists)]), size)
     return FaissFile(core, kind, type(core).__name__, rows, tuple(transforms), whole)
 
 
@@ -106,14 +106,6 @@ def _kind(core: Any) -> Kind:
     if isinstance(core, faiss.IndexHNSW):
         return "hnsw"
     return "flat" if isinstance(core, (faiss.IndexFlat, faiss.IndexScalarQuantizer)) else "other"
-
-
-def _list_ids(lists: Any) -> Iterator[NDArray[np.int64]]:
-    for number in range(int(lists.nlist)):
-        if count := int(lists.list_size(number)):
-            ids = lists.get_ids(number)
-            yield faiss_library().rev_swig_ptr(ids, count).copy()
-            lists.release_ids(number, ids)
 
 
 def _each_row_once(path: Path, ids: NDArray[np.int64], size: int) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mcp_server.errors import IndexMismatchError
 from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.faiss_file import open_faiss
 from mcp_server.indexes.faiss_library import faiss_library, selector_of
+from mcp_server.indexes.inverted_lists import InvertedLists
 from mcp_server.indexes.scoring import allowed_rows, best_first, checked_tie_keys, cosines, unit_query
 
 logger = logging.getLogger(__name__)
@@ -24,6 +26,25 @@ EF_SEARCH = 128
 """Length of the HNSW queue, unless the file asks for more, or four times the rows asked for is more."""
 _OVERFETCH = 4
 _SPARE = 64
+_WATCHED = 100
+"""So many of the best found are asked where in the search they turned up."""
+_STEPS = (1, 2, 4, 8)
+_LEAST_QUEUE = 256
+"""Half of the shortest queue that is approved still holds all that are watched."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """An approximate answer, and how settled the search was when it ended.
+
+    Attributes:
+        nearest: the best rows found; `approximation` names type and parameters.
+        late: how many of the best 100 found the first half of the effort does not find. About as many of the true best are missing: what
+            doubling the effort brought last is a measure of what doubling it again would bring.
+    """
+
+    nearest: Neighbors = field(repr=False)
+    late: int
 
 
 class FaissIndex:
@@ -54,6 +75,7 @@ class FaissIndex:
         core = self._file.core
         self._nprobe = min(max(nprobe, int(core.nprobe)), int(core.nlist)) if self._file.kind == "ivf" else 0
         self._ef_search = max(ef_search, int(core.hnsw.efSearch)) if self._file.kind == "hnsw" else 0
+        self._lists = InvertedLists(core.invlists) if self._file.kind == "ivf" else None
         logger.info("faiss.opened file=%s type=%s rows=%d takes_masks=%s", path, self._file.name, self.size, self.takes_masks)
 
     @property
@@ -110,44 +132,99 @@ class FaissIndex:
             IndexMismatchError: the query is not D wide, the mask not N long, or this type takes no masks (see `takes_masks`).
             ValueError: k is less than 1, or the query is not finite or has no length.
         """
+        return self.find(query, k, skip).nearest
+
+    @property
+    def efforts(self) -> tuple[int, ...]:
+        """How hard a search may try, ascending: lists visited, or the length of the queue; (0,) where every vector is visited anyway."""
+        if self._file.kind == "ivf":
+            return tuple(dict.fromkeys(min(step * self._nprobe, int(self._file.core.nlist)) for step in _STEPS))
+        return tuple(step * max(self._ef_search, _LEAST_QUEUE) for step in _STEPS) if self._file.kind == "hnsw" else (0,)
+
+    def near_share(self, query: NDArray[np.float32], skip: NDArray[np.bool_], effort: int) -> float:
+        """Return the part of the rows near `query` that is neither skipped nor unusable; 1 where every vector is visited anyway.
+
+        Near are, with lists, the rows in those that `effort` visits, and in a graph the `effort` nearest found without a mask.
+        Raises what `search` raises.
+        """
+        unit = unit_query(query, self.width)
+        allowed = allowed_rows(self._embeddings, 1, skip)
+        vector = self._transformed(unit)
+        if self._lists is not None:
+            ids = self._lists.ids_in(self._visited(vector, effort))
+        elif self._file.kind == "hnsw":
+            ids = self._labels(vector, min(effort, self.size), None, effort)
+        else:
+            return 1.0
+        rows = ids if self._file.rows is None else self._file.rows[ids]
+        return float(np.count_nonzero(allowed[rows])) / max(1, len(rows))
+
+    def find(self, query: NDArray[np.float32], k: int, skip: NDArray[np.bool_], effort: int | None = None) -> Found:
+        """Return what `search` returns, searched with `effort` (default: the file's or the constructor's), and how settled it is.
+
+        Raises what `search` raises.
+        """
         unit = unit_query(query, self.width)
         allowed = allowed_rows(self._embeddings, k, skip)
         if not self.takes_masks:
             raise IndexMismatchError(f"A {self._file.name} cannot leave rows out while searching; search the embeddings instead.")
+        if effort is None:
+            effort = self._ef_search if self._file.kind == "hnsw" else self._nprobe
         count = int(np.count_nonzero(allowed))
         if count == 0:
-            return Neighbors(np.empty(0, np.int64), np.empty(0, np.float32), self._approximation(0))
+            return Found(Neighbors(np.empty(0, np.int64), np.empty(0, np.float32), self._approximation(effort, 0)), 0)
         k = min(k, count)
         # quantised codes misplace near neighbours: fetch more, then let the true scores decide
-        fetch = min(count, max(_OVERFETCH * k, k + _SPARE))
-        candidates = self._candidates(unit, fetch, allowed)
-        best = best_first(candidates, cosines(self._embeddings.rows, candidates, unit), self._ties, k)
-        return Neighbors(best.rows, best.scores, self._approximation(fetch))
+        fetch = min(count, max(_OVERFETCH * k, k + _SPARE, _WATCHED))
+        vector = self._transformed(unit)
+        selector = selector_of(allowed if self._file.rows is None else allowed[self._file.rows])
+        labels = self._labels(vector, fetch, selector, effort)
+        late = self._late(vector, labels[:_WATCHED], selector, self._queue(effort, fetch))
+        candidates = np.unique(labels if self._file.rows is None else self._file.rows[labels])
+        candidates = candidates[allowed[candidates]]  # some FAISS types pass over a selector in silence
+        best = best_first(candidates, cosines(self._embeddings, candidates, unit), self._ties, k)
+        return Found(Neighbors(best.rows, best.scores, self._approximation(effort, fetch)), late)
 
-    def _candidates(self, unit: NDArray[np.float64], fetch: int, allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
-        rows = self._file.rows
+    def _transformed(self, unit: NDArray[np.float64]) -> NDArray[np.float32]:
         vector = unit.astype(np.float32)[None]
         for transform in self._file.transforms:
             vector = transform.apply(vector)
-        selector = selector_of(allowed if rows is None else allowed[rows])
-        _, labels = self._file.core.search(vector, fetch, params=self._parameters(selector, fetch))
-        found: NDArray[np.int64] = labels[0][labels[0] >= 0]  # FAISS pads with -1 when it finds fewer
-        found = np.unique(found if rows is None else rows[found])
-        return found[allowed[found]]  # some FAISS types pass over a selector in silence
+        return vector
 
-    def _parameters(self, selector: Any, fetch: int) -> Any:
+    def _labels(self, vector: NDArray[np.float32], fetch: int, selector: Any, effort: int) -> NDArray[np.int64]:
+        """Return the ids FAISS finds, best first by its own scores."""
+        _, labels = self._file.core.search(vector, fetch, params=self._parameters(selector, self._queue(effort, fetch)))
+        return labels[0][labels[0] >= 0]  # FAISS pads with -1 when it finds fewer
+
+    def _late(self, vector: NDArray[np.float32], best: NDArray[np.int64], selector: Any, effort: int) -> int:
+        if self._lists is not None:
+            if effort >= self._lists.count:
+                return 0  # nothing was left out
+            first_half = self._visited(vector, effort // 2)
+            return int(np.count_nonzero(~np.isin(self._lists.list_of[best], first_half)))
+        if self._file.kind != "hnsw":
+            return 0
+        _, labels = self._file.core.search(vector, _WATCHED, params=self._parameters(selector, effort // 2))
+        return int(np.count_nonzero(~np.isin(best, labels[0])))
+
+    def _visited(self, vector: NDArray[np.float32], effort: int) -> NDArray[np.int64]:
+        """Return the lists a search for `vector` visits, nearest first."""
+        _, lists = self._file.core.quantizer.search(vector, max(1, effort))
+        return lists[0][lists[0] >= 0]
+
+    def _parameters(self, selector: Any, effort: int) -> Any:
         faiss = faiss_library()
         if self._file.kind == "ivf":
-            return faiss.SearchParametersIVF(sel=selector, nprobe=self._nprobe)
+            return faiss.SearchParametersIVF(sel=selector, nprobe=effort)
         if self._file.kind == "hnsw":
             # bounded_queue stays on: without it the selector is ignored
-            return faiss.SearchParametersHNSW(sel=selector, efSearch=self._queue(fetch))
+            return faiss.SearchParametersHNSW(sel=selector, efSearch=effort)
         return faiss.SearchParameters(sel=selector)
 
-    def _queue(self, fetch: int) -> int:
-        return max(self._ef_search, fetch)
+    def _queue(self, effort: int, fetch: int) -> int:
+        return max(effort, fetch) if self._file.kind == "hnsw" else effort
 
-    def _approximation(self, fetch: int) -> str:
+    def _approximation(self, effort: int, fetch: int) -> str:
         if self._file.kind == "ivf":
-            return f"ivf nprobe={self._nprobe}"
-        return f"hnsw ef={self._queue(fetch)}" if self._file.kind == "hnsw" else "flat"
+            return f"ivf nprobe={effort}"
+        return f"hnsw ef={self._queue(effort, fetch)}" if self._file.kind == "hnsw" else "flat"

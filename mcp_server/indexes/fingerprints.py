@@ -13,6 +13,7 @@ from mcp_server.errors import CollectionError, clipped
 
 _KEY = "embeddings"
 _BYTES = "bytes"
+_RECALL = "recall"
 
 
 def fingerprint_of(embeddings_file: Path) -> str:
@@ -42,10 +43,24 @@ def note_file(faiss_file: Path) -> Path:
 
 def write_note(faiss_file: Path, fingerprint: str, facts: dict[str, Any]) -> None:
     """Write the note: what `faiss_file` was built from, and `facts` about it for people."""
-    file = note_file(faiss_file)
+    write_json(note_file(faiss_file), {_KEY: fingerprint, _BYTES: faiss_file.stat().st_size, **facts})
+
+
+def note_recall(faiss_file: Path, recall: dict[str, Any]) -> None:
+    """Add to the note what was measured of `faiss_file`; nothing happens where it has no note.
+
+    Raises:
+        OSError: the note cannot be written.
+    """
+    if note := _note(faiss_file):
+        write_json(note_file(faiss_file), {**note, _RECALL: recall})
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write `content` to `file`, whole or not at all. Raises OSError."""
     temporary = file.with_name(f"{file.name}.{os.getpid()}")
     try:
-        temporary.write_text(json.dumps({_KEY: fingerprint, _BYTES: faiss_file.stat().st_size, **facts}, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         temporary.replace(file)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -54,15 +69,13 @@ def write_note(faiss_file: Path, fingerprint: str, facts: dict[str, Any]) -> Non
 
 def noted(faiss_file: Path) -> str | None:
     """Return the fingerprint noted for `faiss_file`; None when there is no note, as beside files of other makers, or another file's."""
-    try:
-        note = json.loads(note_file(faiss_file).read_text(encoding="utf-8"))
-        size = faiss_file.stat().st_size
-    except (OSError, ValueError):
-        return None
-    if not isinstance(note, dict) or note.get(_BYTES) != size:
-        return None
-    fingerprint = cast("dict[str, object]", note).get(_KEY)
+    fingerprint = _note(faiss_file).get(_KEY)
     return fingerprint if isinstance(fingerprint, str) else None
+
+
+def noted_recall(faiss_file: Path) -> object:
+    """Return what the note says was measured of `faiss_file`; None when it says nothing."""
+    return _note(faiss_file).get(_RECALL)
 
 
 def is_of_other_embeddings(faiss_file: Path, embeddings_file: Path) -> bool:
@@ -73,3 +86,13 @@ def is_of_other_embeddings(faiss_file: Path, embeddings_file: Path) -> bool:
     """
     fingerprint = noted(faiss_file)
     return fingerprint is not None and fingerprint != fingerprint_of(embeddings_file)
+
+
+def _note(faiss_file: Path) -> dict[str, Any]:
+    """Return the note; empty when there is none, or it is about another file."""
+    try:
+        note = json.loads(note_file(faiss_file).read_text(encoding="utf-8"))
+        size = faiss_file.stat().st_size
+    except (OSError, ValueError):
+        return {}
+    return cast("dict[str, Any]", note) if isinstance(note, dict) and note.get(_BYTES) == size else {}

@@ -1,35 +1,51 @@
-"""Approximate where that is safe, exact everywhere else."""
+"""Approximate where that was measured to be good and is seen to be, exact everywhere else."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mcp_server.domain.search import Neighbors
 from mcp_server.errors import IndexMismatchError
-from mcp_server.indexes.exact import ExactIndex
+from mcp_server.indexes.approval import Approval
+from mcp_server.indexes.base import Index
 from mcp_server.indexes.faiss_index import FaissIndex
 
 logger = logging.getLogger(__name__)
 
 EXACT_BELOW = 200_000
 """Up to so many allowed rows a scan of all of them is quick enough."""
-SMALLEST_SHARE = 0.05
-"""Below this share of allowed rows a graph or a list of clusters loses most of the answer."""
 
 
 class HybridIndex:
     """Implements `Index`: full answers always, exact ones unless `approximation` says otherwise.
 
-    The exact index answers when few rows are allowed (at most `exact_below`), when they are a small share of all (under 5 %), when the
-    FAISS type takes no masks or visits every vector anyway, and when the approximate answer comes back short. Safe to call from several
-    threads.
+    FAISS answers only where all of this holds, and the exact index everywhere else:
+
+    - more than `exact_below` rows are allowed, and at most 100 asked for;
+    - FAISS was measured to find `TargetRecall` of the true nearest, clearly faster, with as small a share of all rows allowed, and with as
+      small a share allowed *near the query* (in the nearest lists, or among the nearest nodes of a graph): a filter that rejects just
+      what the query likes leaves many rows, but few of them near;
+    - its answer is not short;
+    - its answer is settled: of its best 100 no more than the recall that may be missed came from the second half of the lists visited (or
+      of the queue). A search that goes on finding has not found: about as many are missing as the last doubling of the effort brought.
+
+    Safe to call from several threads.
     """
 
-    def __init__(self, exact: ExactIndex, approximate: FaissIndex, exact_below: int = EXACT_BELOW) -> None:
+    def __init__(
+        self, exact: Index, approximate: FaissIndex, approval: Callable[[], Approval | None], exact_below: int = EXACT_BELOW
+    ) -> None:
         """Combine two indexes of the same embeddings.
+
+        Args:
+            exact: answers exactly.
+            approximate: answers where it may.
+            approval: returns what was measured of `approximate`; None while that is not known. Only called when it matters.
+            exact_below: so few allowed rows are always answered exactly.
 
         Raises:
             IndexMismatchError: they differ in size or width.
@@ -41,6 +57,7 @@ class HybridIndex:
             )
         self._exact = exact
         self._approximate = approximate
+        self._approval = approval
         self._exact_below = exact_below
 
     @property
@@ -65,15 +82,10 @@ class HybridIndex:
 
     def search(self, query: NDArray[np.float32], k: int, skip: NDArray[np.bool_]) -> Neighbors:
         """Return the min(k, rows allowed) best rows not in `skip`, as `Index.search` promises; the best FAISS knows when it says so."""
-        if skip.shape != (self.size,) or skip.dtype != np.bool_:
-            return self._exact.search(query, k, skip)  # which refuses it
-        allowed = self.size - int(np.count_nonzero(skip | self.unusable))
-        if not self._may_approximate(allowed):
-            return self._exact.search(query, k, skip)
-        nearest = self._approximate.search(query, k, skip)
-        if len(nearest.rows) >= min(k, allowed):
-            return nearest
-        logger.debug("hybrid.fell_back found=%d asked=%d allowed=%d", len(nearest.rows), k, allowed)
+        if skip.shape == (self.size,) and skip.dtype == np.bool_:  # the exact index refuses others
+            nearest = self._approximated(query, k, skip)
+            if nearest is not None:
+                return nearest
         return self._exact.search(query, k, skip)
 
     def best_score(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> float | None:
@@ -88,6 +100,36 @@ class HybridIndex:
         """Return the stored vectors of `rows` at unit length; see `ExactIndex.vectors`."""
         return self._exact.vectors(rows)
 
-    def _may_approximate(self, allowed: int) -> bool:
-        worthwhile = self._approximate.takes_masks and self._approximate.is_faster_than_scan
-        return worthwhile and allowed > self._exact_below and allowed >= SMALLEST_SHARE * self.size
+    def _approximated(self, query: NDArray[np.float32], k: int, skip: NDArray[np.bool_]) -> Neighbors | None:
+        """Return an answer of FAISS that can be trusted; None when there is none."""
+        if not (self._approximate.takes_masks and self._approximate.is_faster_than_scan and self.size > self._exact_below):
+            return None
+        allowed = self.size - int(np.count_nonzero(skip | self.unusable))
+        approval = self._approval() if allowed > self._exact_below else None
+        if approval is None:
+            return None
+        effort = self._effort(approval, query, k, skip, allowed / self.size)
+        if effort is None:
+            return None
+        found = self._approximate.find(query, k, skip, effort)
+        if len(found.nearest.rows) >= min(k, allowed) and found.late <= approval.late_limit:
+            return found.nearest
+        logger.debug("hybrid.fell_back found=%d asked=%d allowed=%d late=%d", len(found.nearest.rows), k, allowed, found.late)
+        return None
+
+    def _effort(self, approval: Approval, query: NDArray[np.float32], k: int, skip: NDArray[np.bool_], share: float) -> int | None:
+        """Return the least effort that is enough for the share allowed everywhere and for that near the query; None when none is."""
+        effort = approval.effort_for(share, k)
+        while effort is not None:
+            wanted = approval.effort_for(min(share, self._approximate.near_share(query, skip, effort)), k)
+            if wanted is None or wanted <= effort:
+                return None if wanted is None else effort
+            effort = wanted
+        return None
+
+
+def answered_share(approval: Approval, size: int) -> float | None:
+    """Return the smallest share of `size` rows at which FAISS answers; None when it never does."""
+    smallest = approval.smallest_share
+    least = EXACT_BELOW / size if size else 1.0
+    return None if smallest is None or least >= 1 else max(smallest, least)

@@ -2,52 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mcp_server.errors import CollectionError
+from mcp_server.indexes.approval import CLEARLY, TARGET_RECALL, Approval, Trial
 from mcp_server.indexes.embeddings import Embeddings, load_embeddings
 from mcp_server.indexes.exact import ExactIndex
 from mcp_server.indexes.faiss_index import FaissIndex
-from mcp_server.indexes.fingerprints import fingerprint_of, noted
-from mcp_server.indexes.hybrid import EXACT_BELOW, SMALLEST_SHARE, HybridIndex
+from mcp_server.indexes.fingerprints import fingerprint_of, note_recall, noted
+from mcp_server.indexes.hybrid import EXACT_BELOW, HybridIndex, answered_share
 from mcp_server.indexes.opening import check_index
-
-QUERIES = 200
-SHARES = (1.0, 0.5, 0.1, 0.01)
-"""Parts of the rows that a random filter lets through."""
-GOOD_RECALL = 0.95
-_NOISE = 0.3
-_TIMED = 50
-_FEW, _MANY = 10, 100
+from mcp_server.indexes.trials import QUERIES, measured_approval
 
 Tell = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One run of all queries.
-
-    Attributes:
-        share: part of the rows a random filter lets through; 1.0 is no filter.
-        allowed: how many rows that is.
-        recall_at_10, recall_at_100: mean part of the true nearest 10 and 100 that is found; rows that score the same count alike.
-        faiss_ms, exact_ms: median milliseconds a query for the best 10, measured one after the other in one process.
-        served_exactly: such a search never reaches the FAISS index: too few rows are allowed, or too small a share of them.
-    """
-
-    share: float
-    allowed: int
-    recall_at_10: float
-    recall_at_100: float
-    faiss_ms: float
-    exact_ms: float
-    served_exactly: bool
 
 
 @dataclass(frozen=True)
@@ -55,14 +24,26 @@ class Measured:
     """How good and fast a FAISS file is.
 
     Attributes:
-        queries: what was asked, in words.
-        trials: without a filter first, then with ever stricter ones.
+        approval: what was measured, and for which target.
         suggestion: what to do with the file, in a sentence or two.
     """
 
-    queries: str
-    trials: tuple[Trial, ...]
+    approval: Approval
     suggestion: str
+
+    @property
+    def queries(self) -> str:
+        """What was asked, in words."""
+        return self.approval.queries
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """Without a filter first, then with ever stricter ones, each with ever more effort."""
+        return self.approval.trials
+
+    def is_used(self, trial: Trial) -> bool:
+        """Whether a server lets FAISS answer such a search."""
+        return trial.allowed > EXACT_BELOW and self.approval.is_used(trial)
 
 
 @dataclass(frozen=True)
@@ -93,11 +74,17 @@ class IndexCheck:
 
 
 def check_index_file(
-    embeddings_file: Path, faiss_file: Path, seed: int = 0, queries: int = QUERIES, tell: Tell | None = None
+    embeddings_file: Path,
+    faiss_file: Path,
+    seed: int = 0,
+    queries: int = QUERIES,
+    tell: Tell | None = None,
+    target_recall: float = TARGET_RECALL,
 ) -> IndexCheck:
     """Hold `faiss_file` against the embeddings it should hold: rows, width, metric, ids, a sample found again, and recall.
 
-    The same files and seed give the same findings and recall. Needs the memory a server needs.
+    The same files and seed give the same findings and recall. What is measured is added to the note of a file that has one, for servers
+    to go by. Needs the memory a server needs.
 
     Raises:
         CollectionError: the embeddings are missing or damaged, or there is no `faiss_file`.
@@ -113,6 +100,7 @@ def check_index_file(
     except CollectionError as error:
         return IndexCheck(faiss_file, "", embeddings.size, embeddings.width, "", behind, is_of_these, str(error), (), None)
     exact = ExactIndex(embeddings)
+    findings = check_index(HybridIndex(exact, index, lambda: None), embeddings)
     problem = (
         None
         if is_of_these is not False
@@ -120,7 +108,11 @@ def check_index_file(
     )
     measured = None
     if queries and index.takes_masks and problem is None and not embeddings.unusable.all():
-        measured = _measured(embeddings, index, exact, seed, queries, tell)
+        measured = _measured(embeddings, index, exact, target_recall, seed, queries, tell)
+        try:
+            note_recall(faiss_file, measured.approval.as_json())
+        except OSError as error:
+            findings.append(f"What was measured cannot be noted beside the file ({error.strerror}); servers measure it for themselves.")
     return IndexCheck(
         faiss_file,
         index.type_name,
@@ -130,94 +122,57 @@ def check_index_file(
         round(behind, 1),
         is_of_these,
         problem,
-        tuple(check_index(HybridIndex(exact, index), embeddings)),
+        tuple(findings),
         measured,
     )
 
 
-def measure(embeddings_file: Path, faiss_file: Path, seed: int, queries: int, tell: Tell) -> Measured:
-    """Run `queries` searches, at least 1, through the FAISS index as the server does and exactly, on the same masks.
+def measure(embeddings_file: Path, faiss_file: Path, target_recall: float, seed: int, queries: int, tell: Tell) -> Measured:
+    """Run `queries` searches, at least 1, through the FAISS index as the server does and exactly, on the same masks, and note the outcome.
 
     Raises:
-        CollectionError: a file is missing or damaged, or they do not fit.
+        CollectionError: a file is missing or damaged, they do not fit, or the note cannot be written.
     """
     embeddings = load_embeddings(embeddings_file)
-    return _measured(embeddings, FaissIndex(faiss_file, embeddings), ExactIndex(embeddings), seed, queries, tell)
+    measured = _measured(embeddings, FaissIndex(faiss_file, embeddings), ExactIndex(embeddings), target_recall, seed, queries, tell)
+    try:
+        note_recall(faiss_file, measured.approval.as_json())
+    except OSError as error:
+        raise CollectionError(f"The note beside {faiss_file} cannot be written ({error.strerror}). Check the folder.") from error
+    return measured
 
 
-def _measured(embeddings: Embeddings, index: FaissIndex, exact: ExactIndex, seed: int, queries: int, tell: Tell | None) -> Measured:
-    random = np.random.default_rng(seed)
-    vectors = _queries(embeddings, random, queries)
-    trials: list[Trial] = []
-    for number, share in enumerate(SHARES):
-        skip = embeddings.unusable | (random.random(embeddings.size) >= share)
-        if skip.all():
-            continue
+def _measured(
+    embeddings: Embeddings, index: FaissIndex, exact: ExactIndex, target: float, seed: int, queries: int, tell: Tell | None
+) -> Measured:
+    def told(done: int, total: int) -> None:
+        if tell is not None:
+            tell("measure", done, total)
 
-        def told(done: int, before: int = number * queries) -> None:
-            if tell is not None:
-                tell("measure", before + done, len(SHARES) * queries)
-
-        trials.append(_trial(index, exact, vectors, skip, share, told))
-    told_apart = f"{queries} sampled rows with noise added, at a cosine of about {1 / np.sqrt(1 + _NOISE**2):.2f} to the row; seed {seed}"
-    return Measured(told_apart, tuple(trials), _suggestion(trials[0], embeddings.size, index.type_name))
+    approval = measured_approval(embeddings, index, exact, target, seed, queries, told=told)
+    return Measured(approval, _suggestion(approval, embeddings.size, index))
 
 
-def _queries(embeddings: Embeddings, random: np.random.Generator, count: int) -> NDArray[np.float32]:
-    usable = np.flatnonzero(~embeddings.unusable)
-    rows = embeddings.rows[np.sort(random.choice(usable, count, replace=count > len(usable)))].astype(np.float64)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    rows += _NOISE * random.standard_normal(rows.shape) / np.sqrt(embeddings.width)
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-
-def _trial(
-    index: FaissIndex, exact: ExactIndex, vectors: NDArray[np.float32], skip: NDArray[np.bool_], share: float, told: Callable[[int], None]
-) -> Trial:
-    few: list[float] = []
-    many: list[float] = []
-    faiss_ms: list[float] = []
-    exact_ms: list[float] = []
-    for done, vector in enumerate(vectors, 1):
-        started = time.perf_counter()
-        found = index.search(vector, _FEW, skip)
-        faiss_ms.append(1000 * (time.perf_counter() - started))
-        if done <= _TIMED:
-            started = time.perf_counter()
-            exact.search(vector, _FEW, skip)
-            exact_ms.append(1000 * (time.perf_counter() - started))
-        truth = exact.search(vector, _MANY, skip).scores
-        few.append(_recall(found.scores, truth[:_FEW]))
-        many.append(_recall(index.search(vector, _MANY, skip).scores, truth))
-        told(done)
-    allowed = len(skip) - int(np.count_nonzero(skip))
-    return Trial(
-        share,
-        allowed,
-        round(float(np.mean(few)), 4),
-        round(float(np.mean(many)), 4),
-        round(float(np.median(faiss_ms)), 3),
-        round(float(np.median(exact_ms)), 3),
-        not index.is_faster_than_scan or allowed <= EXACT_BELOW or allowed < SMALLEST_SHARE * len(skip),
-    )
-
-
-def _recall(found: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
-    """Return which part of the best is found; both score lists are exact, so a row as good as the last of them is one of them."""
-    return min(int(np.count_nonzero(found >= truth[-1])), len(truth)) / len(truth)
-
-
-def _suggestion(plain: Trial, size: int, type_name: str) -> str:
+def _suggestion(approval: Approval, size: int, index: FaissIndex) -> str:
     if size <= EXACT_BELOW:
         return f"Keep IndexType = zarr: up to {EXACT_BELOW:,} items every search is answered exactly anyway."
-    if plain.recall_at_10 < GOOD_RECALL:
+    if not index.is_faster_than_scan:
+        return f"Keep IndexType = zarr: this {index.type_name} visits every vector, as the exact search does."
+    plain = [trial for trial in approval.trials if trial.share == max(one.share for one in approval.trials)]
+    best = plain[-1]
+    if approval.effort_for(best.share, 10) is None:
+        if best.recall_at_10 < approval.target:
+            return (
+                f"Keep IndexType = zarr: this {index.type_name} finds {best.recall_at_10:.1%} of the ten nearest, TargetRecall is "
+                f"{approval.target:g}. More lists visited, a longer queue or another type may find more."
+            )
         return (
-            f"Keep IndexType = zarr: this {type_name} finds {plain.recall_at_10:.0%} of the ten nearest. "
-            "More probes, a longer queue or another type may find more."
+            f"Keep IndexType = zarr: the exact search takes {best.exact_ms:.1f} ms, this {index.type_name} {best.faiss_ms:.1f} ms and "
+            f"{1 - best.kept:.0%} of its answers have to be searched again exactly; it should be {CLEARLY} times as fast."
         )
-    if plain.exact_ms <= plain.faiss_ms:
-        return f"Keep IndexType = zarr: the exact search takes {plain.exact_ms:.1f} ms, this {type_name} {plain.faiss_ms:.1f} ms."
+    used = next(trial for trial in plain if approval.effort_for(trial.share, 10) == trial.effort)
     return (
-        f"Worth using: {plain.exact_ms / plain.faiss_ms:.1f} times as fast as the exact search and {plain.recall_at_10:.1%} of the ten "
-        "nearest. Set IndexType = faiss and CLIPIndexFile to this file."
+        f"Worth using: {used.exact_ms / used.faiss_ms:.1f} times as fast as the exact search and {used.recall_at_10:.1%} of the ten "
+        f"nearest, where at least {answered_share(approval, size):.0%} of the items are allowed. "
+        "Set IndexType = faiss and CLIPIndexFile to this file."
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -10,13 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_server.errors import CollectionError, IndexMismatchError
+from mcp_server.indexes.approval import TARGET_RECALL, Approval
+from mcp_server.indexes.approval_file import cache_approval, read_approval
+from mcp_server.indexes.approving import Approving
 from mcp_server.indexes.base import Index
 from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.exact import ExactIndex
 from mcp_server.indexes.faiss_file import missing_file
 from mcp_server.indexes.faiss_index import FaissIndex
 from mcp_server.indexes.fingerprints import is_of_other_embeddings
-from mcp_server.indexes.hybrid import HybridIndex
+from mcp_server.indexes.hybrid import EXACT_BELOW, HybridIndex
+from mcp_server.indexes.side_vectors import SideVectors
+from mcp_server.indexes.trials import SHARES, Told, measured_approval
 
 logger = logging.getLogger(__name__)
 
@@ -25,12 +32,29 @@ _LOST_AT_MOST = 0.1
 """Share of sampled rows an approximate index may fail to find again before it is suspected of belonging to other embeddings."""
 
 
+_BACKGROUND_QUERIES = 60
+
+
+@dataclass(frozen=True)
+class Trust:
+    """How far a FAISS file is trusted.
+
+    Attributes:
+        target: part of the true nearest it must have been measured to find (`TargetRecall`).
+        cached: file for what is measured behind the calls, where the FAISS file's own note says nothing; None keeps it nowhere.
+    """
+
+    target: float = TARGET_RECALL
+    cached: Path | None = None
+
+
 def open_index(
     index_type: Literal["zarr", "faiss"],
     embeddings: Embeddings,
     faiss_file: Path | None = None,
     tie_keys: NDArray[np.int64] | None = None,
     embeddings_file: Path | None = None,
+    trust: Trust | None = None,
 ) -> ExactIndex | HybridIndex:
     """Return the index a collection asks for: exact for "zarr"; `faiss_file` backed by the exact one for "faiss".
 
@@ -40,6 +64,7 @@ def open_index(
         faiss_file: needed for "faiss", ignored for "zarr".
         tie_keys: (N,) int64; of two equal scores the row with the lower key comes first. Default: the lower row.
         embeddings_file: where `embeddings` were read; given, a FAISS file that notes what it was built from is held against it.
+        trust: how far a FAISS file is trusted. Default: the default target, nothing kept.
 
     Raises:
         CollectionError: the file is not named, missing or damaged.
@@ -48,7 +73,7 @@ def open_index(
     exact = ExactIndex(embeddings, tie_keys)
     if index_type == "zarr":
         return exact
-    return _backed(exact, embeddings, _named(faiss_file), tie_keys, embeddings_file)
+    return _backed(exact, embeddings, _named(faiss_file), tie_keys, embeddings_file, trust or Trust())
 
 
 def open_index_or_exact(
@@ -57,21 +82,25 @@ def open_index_or_exact(
     faiss_file: Path | None = None,
     tie_keys: NDArray[np.int64] | None = None,
     embeddings_file: Path | None = None,
+    vectors: SideVectors | None = None,
+    trust: Trust | None = None,
 ) -> ExactIndex | HybridIndex:
     """Return what `open_index` returns; the exact index alone, and a warning in the log, where the FAISS file is damaged or does not fit.
+
+    `vectors` are the side files of the embeddings, which exact searches are quicker with.
 
     Raises:
         CollectionError: the file is not named or missing.
         IndexMismatchError: the keys do not fit the embeddings.
     """
-    exact = ExactIndex(embeddings, tie_keys)
+    exact = ExactIndex(embeddings, tie_keys) if vectors is None else vectors.index(embeddings, tie_keys)
     if index_type == "zarr":
         return exact
     file = _named(faiss_file)
     if not file.is_file():
         raise missing_file(file)
     try:
-        return _backed(exact, embeddings, file, tie_keys, embeddings_file)
+        return _backed(exact, embeddings, file, tie_keys, embeddings_file, trust or Trust())
     except CollectionError as error:
         logger.warning("faiss.unused reason=%s Searches are answered exactly until `clip-search-mcp index build` is run.", error)
         return exact
@@ -84,13 +113,30 @@ def _named(faiss_file: Path | None) -> Path:
 
 
 def _backed(
-    exact: ExactIndex, embeddings: Embeddings, file: Path, tie_keys: NDArray[np.int64] | None, embeddings_file: Path | None
+    exact: ExactIndex,
+    embeddings: Embeddings,
+    file: Path,
+    tie_keys: NDArray[np.int64] | None,
+    embeddings_file: Path | None,
+    trust: Trust,
 ) -> HybridIndex:
     if embeddings_file is not None and is_of_other_embeddings(file, embeddings_file):
         raise IndexMismatchError(
             f"The FAISS index {file} was built from another version of {embeddings_file.name}. Build the index again from these embeddings."
         )
-    return HybridIndex(exact, FaissIndex(file, embeddings, tie_keys))
+    approximate = FaissIndex(file, embeddings, tie_keys)
+
+    def measured(rest: Told) -> Approval:
+        shares = _shares_that_matter(exact.size)
+        return measured_approval(embeddings, approximate, exact, trust.target, queries=_BACKGROUND_QUERIES, shares=shares, told=rest)
+
+    known = read_approval(file, trust.target, embeddings_file, trust.cached) if trust.target < 1 else Approval(trust.target, "", ())
+    return HybridIndex(exact, approximate, Approving(known, measured, partial(cache_approval, file, embeddings_file, trust.cached)).ready)
+
+
+def _shares_that_matter(size: int) -> tuple[float, ...]:
+    """Return the shares worth measuring: those that leave so many rows that FAISS may answer, and the next lower one."""
+    return SHARES[: 1 + sum(share * size > EXACT_BELOW for share in SHARES)]
 
 
 def check_index(index: Index, embeddings: Embeddings) -> list[str]:

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from mcp_server.domain.search import Neighbors
 from mcp_server.errors import IndexMismatchError
+from mcp_server.indexes import lanes
 from mcp_server.indexes.embeddings import Embeddings
-from mcp_server.indexes.row_memory import Rows
 
 _TILE = 512
+_PIECE = 4096
 
 
 def unit_query(query: NDArray[Any], width: int) -> NDArray[np.float64]:
@@ -33,8 +34,8 @@ def unit_query(query: NDArray[Any], width: int) -> NDArray[np.float64]:
     return wide / length
 
 
-def allowed_rows(embeddings: Embeddings, k: int, skip: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return (N,) bool, True for the rows a search may return: usable and not in `skip`. A new array.
+def checked_mask(embeddings: Embeddings, k: int, skip: NDArray[np.bool_]) -> None:
+    """Refuse a mask or a k that no search can be made with.
 
     Raises:
         IndexMismatchError: the mask is not N long.
@@ -46,6 +47,14 @@ def allowed_rows(embeddings: Embeddings, k: int, skip: NDArray[np.bool_]) -> NDA
         raise IndexMismatchError(f"The skip mask is {_shape(skip)} long; this index holds {embeddings.size} rows.")
     if skip.dtype != np.bool_:
         raise ValueError(f"The skip mask must hold bools; got {skip.dtype}.")
+
+
+def allowed_rows(embeddings: Embeddings, k: int, skip: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return (N,) bool, True for the rows a search may return: usable and not in `skip`. A new array.
+
+    Raises what `checked_mask` raises.
+    """
+    checked_mask(embeddings, k, skip)
     return ~(skip | embeddings.unusable)
 
 
@@ -56,27 +65,41 @@ def checked_tie_keys(embeddings: Embeddings, tie_keys: NDArray[np.int64] | None)
     return tie_keys
 
 
-def cosines(rows: Rows, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return the cosine of each row in `positions` to `query`, (M,) float32 in [-1, 1].
+def cosines(embeddings: Embeddings, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the cosine of each row in `positions`, usable ones, to `query`, (M,) float32 in [-1, 1].
 
     Dot product and length are summed in float64 over the stored values and rounded once at the end. A row's score depends on the row
     and the query only, not on its neighbours in the call: equal rows score equal to the last bit. `query` is (D,) float64 of unit length.
     """
     scores = np.empty(len(positions), np.float32)
-    for start in range(0, len(positions), _TILE):
-        tile = rows[positions[start : start + _TILE]].astype(np.float64)
-        # einsum, unlike a BLAS product, sums every row in the same order wherever it stands in the tile
-        lengths = np.sqrt(np.einsum("ij,ij->i", tile, tile))
-        scores[start : start + _TILE] = np.einsum("ij,j->i", tile, query) / lengths
+
+    def piece(start: int) -> None:
+        for first in range(start, min(start + _PIECE, len(positions)), _TILE):
+            some = positions[first : first + _TILE]
+            tile = embeddings.rows[some].astype(np.float64)
+            # einsum, unlike a BLAS product, sums every row in the same order wherever it stands in the tile
+            scores[first : first + _TILE] = np.einsum("ij,j->i", tile, query) / embeddings.norms[some]
+
+    lanes.each(piece, range(0, len(positions), _PIECE))
+    embeddings.looked_at(positions)
     return scores
 
 
-def unit_rows(rows: Rows, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return (M, D) float32, each row in `positions` at unit length, its length summed in float64."""
-    found = np.empty((len(positions), rows.shape[1]), np.float32)
+def unit_tile(embeddings: Embeddings, which: slice | NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the rows `which` at unit length, (M, D) float64; zeros for unusable ones."""
+    unusable = embeddings.unusable[which]
+    tile = embeddings.rows[which].astype(np.float64)
+    embeddings.looked_at(which)
+    tile[unusable] = 0
+    tile /= np.where(unusable, 1.0, embeddings.norms[which])[:, None]
+    return tile
+
+
+def unit_rows(embeddings: Embeddings, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return (M, D) float32, each row in `positions` at unit length, its length summed in float64; zeros for unusable ones."""
+    found = np.empty((len(positions), embeddings.width), np.float32)
     for start in range(0, len(positions), _TILE):
-        tile = rows[positions[start : start + _TILE]].astype(np.float64)
-        found[start : start + _TILE] = tile / np.sqrt(np.einsum("ij,ij->i", tile, tile))[:, None]
+        found[start : start + _TILE] = unit_tile(embeddings, positions[start : start + _TILE])
     return found
 
 

@@ -11,6 +11,7 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, TextContent, ToolAnnotations
 
+from mcp_server.domain.stopping import stoppable
 from mcp_server.engine.curation import update_session as change_session
 from mcp_server.engine.search import SearchEngine
 from mcp_server.protocol import schemas
@@ -52,7 +53,7 @@ def build_tools(engine: SearchEngine) -> list[Tool]:
         page: Any = None,
         detail: Any = None,
     ) -> CallToolResult:
-        with told_to_the_model():
+        with told_to_the_model(), stoppable(anyio.from_thread.check_cancelled):
             request = search_request(
                 {
                     "text": text,
@@ -86,7 +87,7 @@ def build_tools(engine: SearchEngine) -> list[Tool]:
         text: Any = None,
         session: Any = None,
     ) -> CallToolResult:
-        with told_to_the_model():
+        with told_to_the_model(), stoppable(anyio.from_thread.check_cancelled):
             question = filter_question(
                 {
                     "collection": collection,

@@ -15,10 +15,10 @@ RELEVANCE_FILE = "relevance.json"
 """Its name beside the embeddings; in the cache folder the collection's name comes first."""
 
 
-def cached_file(folder: Path, collection: str) -> Path:
-    """Return where the scale of `collection` is kept in the cache folder."""
+def cached_file(folder: Path, collection: str, name: str = RELEVANCE_FILE) -> Path:
+    """Return where the scale of `collection`, or what else is called `name`, is kept in the cache folder."""
     safe = "".join(char if char.isalnum() or char in "-_" else "_" for char in collection)
-    return folder / f"{safe}.{RELEVANCE_FILE}"
+    return folder / f"{safe}.{name}"
 
 
 def read_scale(files: Iterable[Path], key: dict[str, Any]) -> dict[str, Any] | None:

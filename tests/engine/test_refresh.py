@@ -28,11 +28,10 @@ from mcp_server.domain.filter_syntax import parse_filter
 from mcp_server.domain.search import EncodedText, SearchRequest, WeightedText
 from mcp_server.encoders.loading import BackgroundText
 from mcp_server.engine.collection import Collection
-from mcp_server.engine.opening import EmbeddingsReader, background_encoder, open_collection, open_files, stamps
+from mcp_server.engine.opening import EmbeddingsReader, OpenVectors, background_encoder, open_collection, open_files, stamps
 from mcp_server.engine.search import SearchEngine
 from mcp_server.engine.shelf import Shelf
 from mcp_server.errors import CatalogReplacedError, CollectionError
-from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.exact import ExactIndex
 from mcp_server.indexes.hybrid import HybridIndex
 from mcp_server.protocol.arguments import filter_question
@@ -82,7 +81,7 @@ class Opener:
         self.config = config_of(folder, settings.model, **changes)
         self.settings = settings
         self.encoder = BackgroundText(lambda: encoder, "words", WordEncoder.width)
-        self.reader = EmbeddingsReader(self.config.embeddings_file)
+        self.reader = EmbeddingsReader(self.config, settings.side_folder)
         self.opened: list[weakref.ref[Collection]] = []
         self.before: Callable[[], None] = lambda: None
 
@@ -134,7 +133,7 @@ def test_no_search_fails_and_every_new_item_is_found_while_versions_are_publishe
 
     publish(tmp_path, items(1))
     config = config_of(tmp_path, model)
-    reader = EmbeddingsReader(config.embeddings_file)
+    reader = EmbeddingsReader(config, demo_settings.side_folder)
     opener = partial(open_collection, config, demo_settings, encoder, reader)
     shelf = Shelf({"toys": opener}, {"toys": partial(stamps, config.embeddings_file)}, patience_seconds=PATIENCE)
     published, ended = 1, threading.Event()
@@ -335,10 +334,10 @@ def test_a_catalog_written_to_all_the_time_is_not_read_again_at_every_call(tmp_p
 
 def test_embeddings_that_are_still_in_use_are_not_read_again(tmp_path: Path, opener: Opener) -> None:
     reader = opener.reader
-    first = reader.read()
-    assert reader.read() is first
+    first = reader.read().embeddings
+    assert reader.read().embeddings is first
     publish(tmp_path, SECOND)
-    second = reader.read()
+    second = reader.read().embeddings
     assert (first.size, second.size) == (2, 3)
     kept = weakref.ref(second)
     del second
@@ -349,15 +348,15 @@ class Republished(EmbeddingsReader):
     """Publishes another version each time the embeddings have been read, `times` times."""
 
     def __init__(self, folder: Path, times: int) -> None:
-        super().__init__(folder / "embeddings.zarr.zip")
+        super().__init__(config_of(folder), folder / "side")
         self.folder, self.left = folder, times
 
-    def read(self) -> Embeddings:
-        embeddings = super().read()
+    def read(self) -> OpenVectors:
+        found = super().read()
         if self.left:
             self.left -= 1
             publish(self.folder, [*SECOND, shown(4 + self.left, 3, "big")] if self.left % 2 == 0 else SECOND)
-        return embeddings
+        return found
 
 
 def test_a_catalog_is_never_paired_with_older_embeddings(tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
-"""Small FAISS files for tests, written by FAISS itself."""
+"""Small FAISS files for tests, written by FAISS itself, and trust in them that nothing earned."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mcp_server.indexes.approval import Approval, Trial
+from mcp_server.indexes.faiss_index import FaissIndex
 from mcp_server.indexes.faiss_library import faiss_library
 
 faiss: Any = faiss_library()
@@ -44,3 +47,10 @@ def write_shuffled_ids(recipe: str, rows: NDArray, file: Path, metric: int = fai
     index.add_with_ids(vectors, order)
     faiss.write_index(index, str(file))
     return file
+
+
+def trusted(index: FaissIndex, least: float = 0.05) -> Callable[[], Approval]:
+    """Return an approval that lets `index` answer wherever a share of at least `least` is allowed, and half of the answer may be late."""
+    shares = [share for share in (1.0, 0.5, 0.2, 0.1, 0.05, 0.02) if share >= least]
+    trials = tuple(Trial(share, 0, index.efforts[0], 1, 1, kept=1, faiss_ms=1, exact_ms=100) for share in shares)
+    return lambda: Approval(0.5, "nobody asked", trials)

@@ -18,7 +18,7 @@ from mcp_server.indexes.faiss_library import faiss_library
 from mcp_server.indexes.hybrid import HybridIndex
 from mcp_server.indexes.opening import open_index
 from tests.contracts.index_contract import FullAnswers, IndexContract
-from tests.indexes.faiss_files import write_faiss, write_shuffled_ids
+from tests.indexes.faiss_files import trusted, write_faiss, write_shuffled_ids
 
 faiss: Any = faiss_library()
 
@@ -36,7 +36,8 @@ class Approximate(FullAnswers):
         write = write_shuffled_ids if cls.shuffled else write_faiss
         file = write(cls.recipe, rows, folder / "index.faiss", cls.metric)
         embeddings = Embeddings.from_rows(rows)
-        return HybridIndex(ExactIndex(embeddings, ties), FaissIndex(file, embeddings, ties, **cls.effort), exact_below=0)
+        approximate = FaissIndex(file, embeddings, ties, **cls.effort)
+        return HybridIndex(ExactIndex(embeddings, ties), approximate, trusted(approximate), exact_below=0)
 
     def test_a_plain_search_says_that_it_is_approximate(self, index: Index, queries: NDArray) -> None:
         approximation = index.search(queries[0], 10, np.zeros(index.size, bool)).approximation
@@ -186,4 +187,4 @@ def test_exact_and_approximate_must_be_of_one_size(recipe: str, tmp_path: Path) 
     rows = np.random.default_rng(0).standard_normal((700, 8)).astype(np.float32)
     approximate = FaissIndex(write_faiss(recipe, rows, tmp_path / "index.faiss"), Embeddings.from_rows(rows))
     with pytest.raises(IndexMismatchError, match="699 rows 8 wide, the approximate one 700 rows"):
-        HybridIndex(ExactIndex(Embeddings.from_rows(rows[1:])), approximate)
+        HybridIndex(ExactIndex(Embeddings.from_rows(rows[1:])), approximate, lambda: None)

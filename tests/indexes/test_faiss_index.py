@@ -17,7 +17,7 @@ from mcp_server.indexes.faiss_library import faiss_library
 from mcp_server.indexes.hybrid import HybridIndex
 from mcp_server.indexes.opening import check_index, open_index
 from tests.contracts.index_contract import clustered
-from tests.indexes.faiss_files import write_faiss, write_shuffled_ids
+from tests.indexes.faiss_files import trusted, write_faiss, write_shuffled_ids
 
 faiss: Any = faiss_library()
 
@@ -41,7 +41,7 @@ def core_of(index: FaissIndex) -> Any:
 
 def test_nprobe_stays_as_it_was_however_narrow_the_filter(rows: NDArray, embeddings: Embeddings, tmp_path: Path) -> None:
     approximate = FaissIndex(write_faiss("IVF256,Flat", rows, tmp_path / "i"), embeddings)
-    hybrid = HybridIndex(ExactIndex(embeddings), approximate, exact_below=0)
+    hybrid = HybridIndex(ExactIndex(embeddings), approximate, trusted(approximate), exact_below=0)
     before = faiss.serialize_index(core_of(approximate)).tobytes()
     for allowed in (1, 3, 100, 500):
         skip = np.ones(SIZE, bool)
@@ -88,7 +88,7 @@ def test_a_short_approximate_answer_is_replaced_by_the_exact_one(rows: NDArray, 
     scores = rows @ rows[0]
     skip = scores > np.quantile(scores, 0.25)
     assert len(approximate.search(rows[0], 100, skip).rows) < 100
-    found = HybridIndex(exact, approximate, exact_below=0).search(rows[0], 100, skip)
+    found = HybridIndex(exact, approximate, trusted(approximate), exact_below=0).search(rows[0], 100, skip)
     assert found.approximation is None
     assert found.rows.tolist() == exact.search(rows[0], 100, skip).rows.tolist()
 
@@ -97,8 +97,8 @@ def test_with_few_rows_everything_is_exact_and_with_many_it_says_it_is_not(rows:
     approximate = FaissIndex(write_faiss("IVF64,Flat", rows, tmp_path / "i"), embeddings)
     exact = ExactIndex(embeddings)
     skip = np.arange(SIZE) >= 1000
-    assert HybridIndex(exact, approximate, exact_below=1000).search(rows[0], 5, skip).approximation is None
-    assert HybridIndex(exact, approximate, exact_below=999).search(rows[0], 5, skip).approximation == "ivf nprobe=64"
+    assert HybridIndex(exact, approximate, trusted(approximate), exact_below=1000).search(rows[0], 5, skip).approximation is None
+    assert HybridIndex(exact, approximate, trusted(approximate), exact_below=999).search(rows[0], 5, skip).approximation == "ivf nprobe=64"
 
 
 def test_the_files_own_effort_is_used_where_it_is_larger(rows: NDArray, embeddings: Embeddings, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_type_that_takes_no_masks_says_so_and_is_answered_exactly(
     assert "cannot leave rows out" in approximate.findings[0]
     with pytest.raises(IndexMismatchError, match="cannot leave rows out"):
         approximate.search(rows[0], 5, NOTHING)
-    hybrid = HybridIndex(ExactIndex(embeddings), approximate, exact_below=0)
+    hybrid = HybridIndex(ExactIndex(embeddings), approximate, trusted(approximate), exact_below=0)
     assert hybrid.search(rows[0], 1, NOTHING).rows.tolist() == [0]
     assert check_index(hybrid, embeddings) == approximate.findings
 
@@ -235,7 +235,7 @@ def test_tiny_collections_work(recipe: str, size: int, tmp_path: Path) -> None:
     rows = clustered(3, size)
     embeddings = Embeddings.from_rows(rows)
     index = FaissIndex(write_faiss(recipe, rows, tmp_path / "i"), embeddings)
-    hybrid = HybridIndex(ExactIndex(embeddings), index, exact_below=0)
+    hybrid = HybridIndex(ExactIndex(embeddings), index, trusted(index), exact_below=0)
     for tried in (index, hybrid):
         assert len(tried.search(clustered(4, 1)[0], 5, np.zeros(size, bool)).rows) == size
     assert "sampled" not in " ".join(check_index(hybrid, embeddings))

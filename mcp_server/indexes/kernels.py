@@ -1,0 +1,69 @@
+"""Inner products of one query with many rows. The one door to SimSIMD."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import Any
+
+import numpy as np
+import simsimd
+from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+UNIT_ROUNDOFF = 2.0**-24
+"""Of float32."""
+_TRIALS = 64
+_TILE = 1024
+
+
+def dots(query: NDArray[Any], rows: NDArray[Any], out: NDArray[np.float32]) -> None:
+    """Write <query, row> of each row to `out`, (M,) float32.
+
+    `query` is (D,) and `rows` (M, D) with rows in one piece, both int8, float16 or float32. Of int8 the sums are exact before they are
+    rounded to float32; of floats they are off by at most `rounding(D)` times the product of the lengths. Lets other threads run meanwhile.
+    """
+    if _is_right(query.dtype.str, query.shape[0]):
+        out[:] = _products(query, rows)
+        return
+    wide = query.astype(np.float64)
+    for start in range(0, len(rows), _TILE):
+        out[start : start + _TILE] = rows[start : start + _TILE].astype(np.float64) @ wide
+
+
+def rounding(width: int) -> float:
+    """Return the largest relative error of a float32 sum of `width` products, in any order.
+
+    Source: N. J. Higham, Accuracy and Stability of Numerical Algorithms, section 3.1: n u / (1 - n u).
+    """
+    steps = (width + 4) * UNIT_ROUNDOFF
+    return steps / (1 - steps) if steps < 1 else float("inf")
+
+
+def _products(query: NDArray[Any], rows: NDArray[Any]) -> NDArray[np.float32]:
+    # not its `out` argument: each use of it takes a reference from None (6.5.16), which ends Python 3.11 after some thousands
+    return np.asarray(simsimd.cdist(query[None], rows, metric="dot", out_dtype="float32"))[0]
+
+
+@cache
+def _is_right(dtype: str, width: int) -> bool:
+    """Try the library at this type and width against float64: on some processors it sums float16 in float16, which is too coarse here."""
+    random = np.random.default_rng(width)
+    if np.dtype(dtype) == np.int8:
+        rows: NDArray[Any] = random.integers(-127, 128, (_TRIALS, width)).astype(np.int8)
+        rows[0], query = 127, np.full(width, 127, np.int8)
+        allowed = UNIT_ROUNDOFF * np.abs(rows.astype(np.float64) @ query.astype(np.float64))
+    else:
+        # all of one sign: what is lost in a coarse sum does not cancel out
+        rows = (random.random((_TRIALS, width)) / np.sqrt(width)).astype(dtype)
+        query = (random.random(width) / np.sqrt(width)).astype(dtype)
+        allowed = rounding(width) * np.linalg.norm(rows.astype(np.float64), axis=1) * np.linalg.norm(query.astype(np.float64))
+    try:
+        right = bool(np.all(np.abs(_products(query, rows) - rows.astype(np.float64) @ query.astype(np.float64)) <= allowed + 1e-30))
+    except (ValueError, TypeError, RuntimeError) as error:
+        logger.debug("kernels.refused dtype=%s width=%d error=%s", dtype, width, error)
+        right = False
+    if not right:
+        logger.warning("kernels.slow dtype=%s width=%d SimSIMD is not exact enough on this processor; plain numpy is used.", dtype, width)
+    return right

@@ -1,0 +1,113 @@
+"""Two threads for the long part of every search, and turns: shared by all collections of the process, in the order of the calls.
+
+Scanning is bound by the speed of memory, which two threads use up; more would only wait for each other. As many searches as there are
+lanes are under way at once and the others queue, so that none is starved and the memory that searches hold is bounded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from functools import cache
+from threading import Event, Lock
+
+from mcp_server.domain.stopping import stop_if_unwanted
+
+LANES = max(1, min(2, os.cpu_count() or 1))
+_LOOK_UP_SECONDS = 0.02
+
+
+def each(work: Callable[[int], None], pieces: Sequence[int]) -> None:
+    """Call `work` with each of `pieces`, on up to two threads. Returns when all is done.
+
+    Raises what `work` raises, and what `stop_if_unwanted` does; either way the pieces not begun are left out. `work` must not call this
+    function itself.
+    """
+    if len(pieces) < 2 or LANES == 1:
+        for piece in pieces:
+            stop_if_unwanted()
+            work(piece)
+        return
+    waiting = list(reversed(pieces))
+    lock = Lock()
+
+    def lane() -> None:
+        while True:
+            with lock:
+                if not waiting:
+                    return
+                piece = waiting.pop()
+            try:
+                work(piece)
+            except BaseException:
+                with lock:
+                    waiting.clear()
+                raise
+
+    tasks = [_pool().submit(lane) for _ in range(LANES)]
+    try:
+        while wait(tasks, _LOOK_UP_SECONDS).not_done:
+            stop_if_unwanted()
+    except BaseException:
+        with lock:
+            waiting.clear()
+        wait(tasks)  # each is at the end of the piece it is at, or has not begun; they write to what the caller holds
+        raise
+    for task in tasks:
+        task.result()
+
+
+@contextmanager
+def turn() -> Generator[None]:
+    """Wait until it is this call's turn, first come, first served, and keep it for the block. Raises what `stop_if_unwanted` raises."""
+    _turns.take()
+    try:
+        yield
+    finally:
+        _turns.give_back()
+
+
+class _Turns:
+    """A semaphore that hands a turn over to the one who has waited longest, so that nobody slips in between."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._lock = Lock()
+        self._queue: deque[Event] = deque()
+
+    def take(self) -> None:
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return
+            mine = Event()
+            self._queue.append(mine)
+        try:
+            while not mine.wait(_LOOK_UP_SECONDS):
+                stop_if_unwanted()
+        except BaseException:
+            with self._lock:
+                handed_over = mine.is_set()
+                if not handed_over:
+                    self._queue.remove(mine)
+            if handed_over:
+                self.give_back()
+            raise
+
+    def give_back(self) -> None:
+        with self._lock:
+            if self._queue:
+                self._queue.popleft().set()
+            else:
+                self._free += 1
+
+
+_turns = _Turns(LANES)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(LANES, thread_name_prefix="search-lane")

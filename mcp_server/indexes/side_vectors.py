@@ -1,0 +1,182 @@
+"""What is worked out once from the embeddings of a collection: its rows laid down plainly, codes of them, and what searching costs here.
+
+The first opening lays down the rows, which takes about as long as reading them into memory; a thread then makes the codes while searches
+are already answered from the rows, a little slower. Later openings map both. Where the cache cannot be written, the rows are read into
+memory, and there are no codes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from mcp_server.indexes import codes as coding
+from mcp_server.indexes.codes import Codes, CodingStoppedError, write_codes
+from mcp_server.indexes.embeddings import Embeddings, checked_count, embeddings_of, load_embeddings, log_oddities, measured, stored_type
+from mcp_server.indexes.exact import ExactIndex
+from mcp_server.indexes.fingerprints import fingerprint_of
+from mcp_server.indexes.mapped_rows import MappedRows
+from mcp_server.indexes.planner import Costs
+from mcp_server.indexes.probes import measure_costs
+from mcp_server.indexes.zarr_files import find_array, read_blocks
+from mcp_server.side_files import SideFiles, SideSet
+
+logger = logging.getLogger(__name__)
+
+CODED_FROM = 8_192
+"""Fewer rows are scored from the rows themselves as quickly as from codes."""
+_ROOM = 1.1
+_ASK_AGAIN_SECONDS = 1.0
+
+
+class SideVectors:
+    """The side files of one version of a collection's embeddings. Safe to call from several threads."""
+
+    def __init__(self, side: SideFiles, embeddings_file: Path) -> None:
+        """Look at `embeddings_file`; nothing is made yet.
+
+        Raises:
+            CollectionError: it cannot be read.
+        """
+        self._side = side
+        self._file = embeddings_file
+        self._key = {"embeddings": fingerprint_of(embeddings_file)}
+        self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
+
+    def open(self) -> Embeddings:
+        """Return the embeddings, mapped if they can be; raises what `load_embeddings` raises."""
+        found = self._side.read("rows", self._key) or self._laid_down()
+        if found is None:
+            return load_embeddings(self._file)
+        rows = found.arrays["rows"]
+        embeddings = embeddings_of(rows, np.array(found.arrays["norms"]), MappedRows(rows))
+        log_oddities(embeddings, self._file)
+        return embeddings
+
+    def index(self, embeddings: Embeddings, tie_keys: NDArray[np.int64] | None) -> ExactIndex:
+        """Return an index of what `open` returned, which uses codes as soon as there are any.
+
+        Raises:
+            IndexMismatchError: not one tie key per row.
+        """
+        index = ExactIndex(embeddings, tie_keys)
+        if embeddings.mapped is None or embeddings.size < CODED_FROM:
+            return index
+        if not self._adopted(index):
+            self._thread = threading.Thread(target=self._make_codes, args=(index,), name="codes", daemon=True)
+            self._thread.start()
+        return index
+
+    def there(self) -> tuple[bool, bool | None]:
+        """Return whether the rows are laid down, and whether there are codes, None where none are needed."""
+        rows = self._side.read("rows", self._key)
+        if rows is not None and len(rows.arrays["rows"]) < CODED_FROM:
+            return True, None
+        return rows is not None, self._side.read("codes", self._codes_key) is not None
+
+    def complete(self) -> None:
+        """Wait until the index uses codes, or they turned out not to be needed or not possible."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def close(self) -> None:
+        """Make nothing any more."""
+        self._ended.set()
+
+    def _laid_down(self) -> SideSet | None:
+        """Write the rows as they are stored, one after the other, and return them; None where there is no room for that."""
+        array = find_array(self._file)
+        dtype = stored_type(array.dtype)
+        if not self._has_room(array.shape[0] * array.shape[1] * dtype.itemsize):
+            return None
+        try:
+            with self._side.writing("rows", self._key) as draft:
+                stream = draft.stream("rows", array.shape, dtype)
+                lengths = [np.empty(0, np.float64)]
+                for rows, norms in measured(read_blocks(array), dtype):
+                    stream.append(rows)
+                    lengths.append(norms)
+                checked_count(sum(map(len, lengths)), array.shape[0])
+                draft.put("norms", np.concatenate(lengths))
+                if fingerprint_of(self._file) != self._key["embeddings"]:  # written to meanwhile: whoever opens it looks again
+                    raise OSError("the embeddings changed while they were read")
+        except OSError as error:
+            logger.warning("side_files.not_written folder=%s error=%s Searches are slower without them.", self._side.folder, error)
+            return None
+        return self._side.read("rows", self._key)
+
+    def _has_room(self, size: int) -> bool:
+        folder = self._side.folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(folder).free
+        except OSError as error:
+            logger.warning("side_files.not_written folder=%s error=%s Searches are slower without them.", folder, error)
+            return False
+        if free < size * _ROOM:
+            logger.warning("side_files.no_room folder=%s free=%d needed=%d Searches are slower without them.", folder, free, size * _ROOM)
+            return False
+        return True
+
+    def _adopted(self, index: ExactIndex) -> bool:
+        found = self._side.read("codes", self._codes_key)
+        if found is None:
+            return False
+        codes = Codes.of(found)
+        index.adopt(codes, self._costs(index, codes))
+        logger.info("codes.ready file=%s rows=%d", self._file, index.size)
+        return True
+
+    @property
+    def _codes_key(self) -> dict[str, Any]:
+        return {**self._key, "codes": coding.FORMAT}
+
+    def _costs(self, index: ExactIndex, codes: Codes) -> Costs:
+        """Return what ways of searching cost on this machine, measured the first time."""
+        key = {**self._codes_key, "machine": platform.machine(), "cpus": os.cpu_count()}
+        found = self._side.read("costs", key)
+        if found is not None:
+            return Costs.of(found.about)
+        costs = measure_costs(index.embeddings, codes)
+        try:
+            with self._side.writing("costs", key) as draft:
+                draft.about |= costs.noted()
+        except OSError as error:
+            logger.debug("costs.not_written error=%s", error)
+        return costs
+
+    def _make_codes(self, index: ExactIndex) -> None:
+        try:
+            with self._turn():
+                if self._adopted(index) or not self._has_room(index.size * index.width):
+                    return
+                logger.info("codes.started file=%s rows=%d", self._file, index.size)
+                with self._side.writing("codes", self._codes_key) as draft:
+                    write_codes(index.embeddings, draft, lambda: not self._ended.is_set())
+                self._adopted(index)
+        except CodingStoppedError:
+            logger.info("codes.stopped file=%s", self._file)
+        except OSError as error:
+            logger.warning("codes.not_written folder=%s error=%s Searches are slower without them.", self._side.folder, error)
+
+    def _turn(self) -> FileLock:
+        """Return a lock that one process at a time holds, taken. Raises CodingStoppedError when nothing is to be made any more."""
+        lock = FileLock(self._side.folder / "codes.lock")
+        while True:
+            if self._ended.is_set():
+                raise CodingStoppedError
+            try:
+                lock.acquire(timeout=_ASK_AGAIN_SECONDS)
+            except Timeout:
+                continue
+            return lock

@@ -1,0 +1,197 @@
+"""Side files of embeddings: made once, right for the file as it is now, done without where they cannot be."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from numpy.typing import NDArray
+from zarr.storage import ZipStore
+
+from mcp_server.errors import CollectionError
+from mcp_server.indexes import side_vectors
+from mcp_server.indexes.embeddings import load_embeddings
+from mcp_server.indexes.exact import ExactIndex
+from mcp_server.indexes.mapped_rows import MappedRows
+from mcp_server.indexes.side_vectors import CODED_FROM, SideVectors
+from mcp_server.side_files import SideFiles
+from tests.contracts.index_contract import assert_exact, assert_same, clustered, with_flaws
+
+SIZE = CODED_FROM + 5
+
+
+def stored(path: Path, rows: NDArray) -> Path:
+    path.unlink(missing_ok=True)
+    with ZipStore(path, mode="w") as store:
+        zarr.create_array(store, data=rows, chunks=(1000, rows.shape[1]))
+    return path
+
+
+@pytest.fixture
+def rows() -> NDArray[np.float16]:
+    return with_flaws(clustered(1, SIZE)).astype(np.float16)
+
+
+@pytest.fixture
+def file(tmp_path: Path, rows: NDArray) -> Path:
+    return stored(tmp_path / "e.zip", rows)
+
+
+def opened(file: Path, folder: Path) -> ExactIndex:
+    vectors = SideVectors(SideFiles(folder), file)
+    index = vectors.index(vectors.open(), None)
+    vectors.complete()
+    return index
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name.split("-")[0] for path in folder.iterdir() if path.is_dir())
+
+
+def test_the_first_opening_makes_the_files_and_the_second_maps_them(file: Path, tmp_path: Path, rows: NDArray) -> None:
+    first = opened(file, tmp_path / "side")
+    assert names(tmp_path / "side") == ["codes", "costs", "rows"]
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "side").rglob("*.npy")}
+    file_times = file.stat().st_mtime_ns
+    second = opened(file, tmp_path / "side")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "side").rglob("*.npy")} == before
+    assert file.stat().st_mtime_ns == file_times
+    plain = load_embeddings(file)
+    for index in (first, second):
+        assert index.is_coded
+        assert index.embeddings.mapped is not None
+        assert index.embeddings.rows.tobytes() == plain.rows.tobytes()
+        assert index.embeddings.norms.tobytes() == plain.norms.tobytes()
+        for query in clustered(2, 3):
+            assert_exact(index, rows, np.arange(SIZE), query, k=50, skip=np.arange(SIZE) % 3 == 0)
+
+
+def test_few_rows_need_no_codes(tmp_path: Path) -> None:
+    index = opened(stored(tmp_path / "e.zip", clustered(1, 300)), tmp_path / "side")
+    assert names(tmp_path / "side") == ["rows"]
+    assert not index.is_coded
+
+
+def test_searches_are_answered_while_codes_are_made(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, coding = threading.Event(), threading.Event()
+    plain = side_vectors.write_codes
+
+    def slowly(*arguments: object) -> None:
+        coding.set()
+        assert go_on.wait(60)
+        plain(*arguments)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(side_vectors, "write_codes", slowly)
+    vectors = SideVectors(SideFiles(tmp_path / "side"), file)
+    index = vectors.index(vectors.open(), None)
+    assert coding.wait(60)
+    query, everything = clustered(2, 1)[0], np.zeros(SIZE, bool)
+    before = index.search(query, 20, everything)
+    assert not index.is_coded
+    go_on.set()
+    vectors.complete()
+    assert index.is_coded
+    assert_same(index.search(query, 20, everything), before)
+
+
+def test_embeddings_that_were_replaced_are_read_anew(file: Path, tmp_path: Path) -> None:
+    opened(file, tmp_path / "side")
+    other = clustered(7, SIZE).astype(np.float16)
+    index = opened(stored(file, other), tmp_path / "side")
+    assert index.embeddings.rows.tobytes() == other.tobytes()
+    assert index.is_coded
+    assert names(tmp_path / "side") == ["codes", "costs", "rows"]
+
+
+def test_two_that_open_at_once_end_with_the_same_files(file: Path, tmp_path: Path, rows: NDArray) -> None:
+    found: list[ExactIndex] = []
+    threads = [threading.Thread(target=lambda: found.append(opened(file, tmp_path / "side"))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert names(tmp_path / "side") == ["codes", "costs", "rows"]
+    assert [index.is_coded for index in found] == [True] * 3
+    for index in found:
+        assert index.embeddings.rows.tobytes() == rows.tobytes()
+
+
+def test_closing_stops_the_making_of_codes(file: Path, tmp_path: Path) -> None:
+    vectors = SideVectors(SideFiles(tmp_path / "side"), file)
+    vectors.close()
+    index = vectors.index(vectors.open(), None)
+    vectors.complete()
+    assert not index.is_coded
+    assert names(tmp_path / "side") == ["rows"]
+
+
+@pytest.mark.parametrize("failing", ["rows", "codes"])
+def test_a_disk_that_is_full_only_costs_speed(
+    file: Path, tmp_path: Path, rows: NDArray, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failing: str
+) -> None:
+    whole = side_vectors.SideFiles.writing
+
+    def writing(self: SideFiles, name: str, key: dict[str, object]):
+        if name == failing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(self, name, key)
+
+    monkeypatch.setattr(side_vectors.SideFiles, "writing", writing)
+    index = opened(file, tmp_path / "side")
+    assert not index.is_coded
+    assert "Searches are slower" in caplog.text
+    assert_exact(index, rows, np.arange(SIZE), clustered(2, 1)[0], k=50, skip=np.zeros(SIZE, bool))
+
+
+def test_a_folder_that_cannot_be_made_only_costs_speed(file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "side").write_text("a file where the folder should be")
+    index = opened(file, tmp_path / "side" / "photos")
+    assert index.embeddings.mapped is None
+    assert "Searches are slower" in caplog.text
+
+
+def test_a_disk_without_room_is_left_alone(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(side_vectors, "_ROOM", 1e12)
+    assert opened(file, tmp_path / "side").embeddings.mapped is None
+    assert list((tmp_path / "side").iterdir()) == []
+
+
+def test_damaged_embeddings_are_refused_and_leave_no_files(tmp_path: Path) -> None:
+    file = stored(tmp_path / "e.zip", clustered(1, 3000))
+    content = bytearray(file.read_bytes())
+    content[2_000:3_000] = bytes(1_000)
+    file.write_bytes(content)
+    with pytest.raises(CollectionError):
+        SideVectors(SideFiles(tmp_path / "side"), file).open()
+    assert list((tmp_path / "side").iterdir()) == []
+
+
+def test_a_mapped_file_is_let_go_of_when_too_much_of_it_was_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "rows.npy", clustered(1, 70_000))
+    watched = np.asarray(np.load(tmp_path / "rows.npy", mmap_mode="r"))
+    released: list[int] = []
+
+    class Map:
+        def madvise(self, advice: int) -> None:
+            released.append(advice)
+
+    mapped = MappedRows(watched)
+    monkeypatch.setattr("mcp_server.indexes.mapped_rows._AT_MOST", 10 * 2**16)
+    monkeypatch.setattr(mapped, "_map", Map())
+    for row in range(0, 9 * 1024, 1024):  # 64 bytes a row: one window each
+        mapped.looked_at(np.array([row]))
+    mapped.looked_at(np.array([1, 2, 3]))
+    assert released == []
+    mapped.looked_at(np.array([30 * 1024]))
+    assert len(released) == 1
+    mapped.looked_at(np.array([0]))
+    assert len(released) == 1
+    mapped.looked_at(slice(0, 70_000))
+    assert len(released) == 2
+    real = MappedRows(watched)
+    real.looked_at(slice(0, 70_000))
+    assert np.array_equal(watched, clustered(1, 70_000)), "the file is only let go of, not changed"

@@ -1,0 +1,179 @@
+"""Estimates are never off by more than they say, by any way, type, length and width; and what they leave in the running is enough."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from mcp_server.indexes.codes import Codes, CodingStoppedError, write_codes
+from mcp_server.indexes.embeddings import Embeddings
+from mcp_server.indexes.estimates import BLOCK, SKIPPED, Estimates, peaks_of
+from mcp_server.indexes.exact import ExactIndex
+from mcp_server.indexes.planner import Costs, Way
+from mcp_server.indexes.scoring import unit_query
+from mcp_server.indexes.sweeps import CodeSweep, RowSweep, occupied_stretches
+from mcp_server.side_files import SideFiles
+from tests.contracts.index_contract import anti_correlated, assert_exact, clustered, unit
+
+WAYS: tuple[Way, ...] = ("gather rows", "gather codes", "scan rows", "scan codes")
+
+
+def codes_of(embeddings: Embeddings, folder: Path) -> Codes:
+    side = SideFiles(folder)
+    with side.writing("codes", {}) as draft:
+        write_codes(embeddings, draft)
+    found = side.read("codes", {})
+    assert found is not None
+    return Codes.of(found)
+
+
+def true_cosines(rows: NDArray, query: NDArray) -> NDArray[np.float64]:
+    wide = rows.astype(np.float64)
+    return wide @ unit_query(query, rows.shape[1]) / np.linalg.norm(wide, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [(np.float16, 1), (np.float32, 1), (np.float16, 3), (np.float32, 1e-20), (np.float32, 1e30), (np.float32, 1e-40), (np.float32, 1e37)],
+)
+@pytest.mark.parametrize("width", [1, 3, 64, 1152])
+def test_an_estimate_is_never_off_by_more_than_it_says(tmp_path: Path, dtype: type, scale: float, width: int) -> None:
+    rows = (clustered(10, 3000, width) * np.float64(scale)).astype(dtype)
+    embeddings = Embeddings.from_rows(rows)
+    codes = codes_of(embeddings, tmp_path)
+    everything, none = np.arange(3000), np.zeros(3000, bool)
+    occupied = occupied_stretches(none)
+    for query in clustered(11, 4, width):
+        true = true_cosines(rows, query)
+        unit64 = unit_query(query, width)
+        by_rows, by_codes, coded = RowSweep(embeddings), CodeSweep(codes), codes.query(unit64)
+        for found in (by_rows.gathered(unit64, everything), by_rows.scanned(unit64, none, occupied)):
+            assert np.abs(found.values[:3000] - true).max() <= found.slack < 2e-3
+        for found in (by_codes.gathered(coded, everything), by_codes.scanned(coded, none, occupied)):
+            assert found.errors is not None
+            assert np.all(np.abs(found.values[:3000] - true) <= found.slack + found.errors)
+            assert found.largest_error == found.errors.max() < 0.02
+
+
+def test_codes_are_much_finer_with_the_rotation_than_heavy_coordinates_would_make_them(tmp_path: Path) -> None:
+    rows = clustered(1, 2000, 256)
+    rows[:, :2] += 1.5
+    codes = codes_of(Embeddings.from_rows(unit(rows)), tmp_path)
+    assert np.abs(codes.rotation @ codes.rotation.T - np.eye(256)).max() < 1e-12
+    assert codes.largest_error < 0.011
+
+
+def test_the_same_rows_give_the_same_codes(tmp_path: Path) -> None:
+    embeddings = Embeddings.from_rows(clustered(3, 5000, 48))
+    first, second = codes_of(embeddings, tmp_path / "a"), codes_of(embeddings, tmp_path / "b")
+    for name in ("codes", "scale", "error", "mean", "rotation"):
+        assert getattr(first, name).tobytes() == getattr(second, name).tobytes()
+
+
+def test_coding_stops_when_it_is_not_wanted_any_more_and_leaves_nothing(tmp_path: Path) -> None:
+    answers = iter([True, False])
+    embeddings = Embeddings.from_rows(clustered(3, 5000))
+    side = SideFiles(tmp_path)
+
+    def code() -> None:
+        with side.writing("codes", {}) as draft:
+            write_codes(embeddings, draft, lambda: next(answers))
+
+    with pytest.raises(CodingStoppedError):
+        code()
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(
+    size=st.sampled_from([1, 1023, 1024, 1025, 4096, 9999]),
+    runs=st.lists(st.tuples(st.integers(0, 9999), st.integers(1, 3000)), max_size=5),
+)
+def test_stretches_to_scan_are_those_with_a_row_allowed(size: int, runs: list[tuple[int, int]]) -> None:
+    skip = np.ones(size, bool)
+    for start, length in runs:
+        skip[start : start + length] = False
+    found = occupied_stretches(skip)
+    expected = [not skip[start : start + 1024].all() for start in range(0, size, 1024)]
+    assert found.stretches.tolist() == expected
+    assert min(int(np.count_nonzero(~skip)), found.rows) <= found.rows <= size
+
+
+@given(seed=st.integers(0, 2**32), k=st.integers(1, 300), share=st.sampled_from([0.0, 0.5, 0.99, 0.9999]))
+@settings(max_examples=60, deadline=None)
+def test_a_scans_highest_floor_and_contenders_are_those_of_a_plain_sort(seed: int, k: int, share: float) -> None:
+    random = np.random.default_rng(seed)
+    values = np.round(random.standard_normal(2 * BLOCK), 2).astype(np.float32)  # rounded: many equal
+    values[random.random(2 * BLOCK) < share] += SKIPPED
+    allowed = np.flatnonzero(values > -1e29)
+    k = min(k, len(allowed))
+    if k == 0:
+        return
+    errors = random.random(2 * BLOCK).astype(np.float32)
+    peaks = np.concatenate([peaks_of(values[:BLOCK]), peaks_of(values[BLOCK:])])
+    found = Estimates(values, None, 0.25, peaks)
+    ordered = np.sort(values[allowed])[::-1]
+    assert sorted(values[found.highest(k)].tolist(), reverse=True) == ordered[:k].tolist()
+    assert found.floor(k) == pytest.approx(float(ordered[k - 1]) - 0.25)
+    floor = float(ordered[k - 1])
+    assert set(found.contenders(floor)) >= set(allowed[values[allowed].astype(np.float64) + 0.25 >= floor])
+    uneven = Estimates(values, None, 0.25, peaks, errors, float(errors.max()))
+    left = set(uneven.contenders(floor).tolist())
+    upper = values.astype(np.float64) + errors + 0.25
+    assert left >= set(allowed[upper[allowed] >= floor].tolist())
+    assert left <= set(allowed[upper[allowed] >= floor - 1e-5].tolist())
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> ExactIndex:
+    """Three blocks and a bit, a third of it near copies of other rows."""
+    random = np.random.default_rng(12)
+    rows = clustered(12, 3 * BLOCK + 777, 24)
+    rows[::3] = unit(rows[1] + 1e-3 * random.standard_normal((len(rows[::3]), 24)))
+    embeddings = Embeddings.from_rows(rows.astype(np.float16))
+    index = ExactIndex(embeddings, np.random.default_rng(9).permutation(len(rows)).astype(np.int64))
+    index.adopt(codes_of(embeddings, tmp_path_factory.mktemp("codes")), Costs())
+    return index
+
+
+def masks(index: ExactIndex, query: NDArray) -> dict[str, NDArray[np.bool_]]:
+    random, size = np.random.default_rng(13), index.size
+    made = {f"random {share}": random.random(size) < share for share in (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999)}
+    for name, start, stop in (("run", 20_000, 60_000), ("short run", 65_530, 65_545), ("tail", size - 300, size)):
+        made[name] = np.ones(size, bool)
+        made[name][start:stop] = False
+    made["hostile"] = anti_correlated(index.embeddings.rows, query)
+    made["aligned"] = ~made["hostile"]
+    made["nothing"] = np.ones(size, bool)
+    return made
+
+
+def test_every_way_gives_the_true_answer_over_several_blocks(large: ExactIndex) -> None:
+    ties = np.random.default_rng(9).permutation(large.size).astype(np.int64)
+    rows = large.embeddings.rows
+    for query in (clustered(14, 1, 24)[0], rows[1].astype(np.float32)):
+        for skip in masks(large, query).values():
+            for k in (1, 100):
+                assert_exact(large, rows, ties, query, k=k, skip=skip)
+                expected = large.search(query, k, skip)
+                for way in WAYS:
+                    found = large.search_by(way, query, k, skip)
+                    assert found.rows.tolist() == expected.rows.tolist(), way
+                    assert found.scores.tobytes() == expected.scores.tobytes()
+
+
+def test_more_rows_than_groups_can_be_asked_for(large: ExactIndex) -> None:
+    ties = np.random.default_rng(9).permutation(large.size).astype(np.int64)
+    assert_exact(large, large.embeddings.rows, ties, clustered(15, 1, 24)[0], k=5000, skip=np.zeros(large.size, bool))
+
+
+def test_codes_of_other_rows_are_refused(tmp_path: Path) -> None:
+    from mcp_server.errors import IndexMismatchError
+
+    codes = codes_of(Embeddings.from_rows(clustered(1, 100)), tmp_path)
+    with pytest.raises(IndexMismatchError, match="101"):
+        ExactIndex(Embeddings.from_rows(clustered(1, 101))).adopt(codes, Costs())
