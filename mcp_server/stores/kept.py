@@ -50,6 +50,7 @@ class Kept:
             "unusable": hashlib.blake2b(bad, digest_size=16).hexdigest() if any(bad) else "",
         }
         self._lock = Lock()
+        self._turn = Lock()  # one set is written at a time, so that callers hardly notice
         self._writers: list[Thread] = []
         self._complained = False
 
@@ -84,7 +85,7 @@ class Kept:
 
     def _write(self, side: SideFiles, name: str, arrays: Arrays, about: Mapping[str, Any], key: Mapping[str, Any]) -> None:
         try:
-            with side.writing(name, key) as draft:
+            with self._turn, side.writing(name, key) as draft:
                 for array_name, array in arrays.items():
                     draft.put(array_name, array)
                 draft.about.update(about)
