@@ -8,11 +8,16 @@ configuration is a plain one (see `lean`); first starts, other configurations an
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
+
+# Read when torch is loaded. By default its threads wait for each other in a loop, and on a computer with other work that keeps the one they
+# wait for from running: the default model then takes three times as long, the demo's hundreds of milliseconds instead of two.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch

@@ -6,9 +6,10 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from mcp_server.encoders.cleaning import Clean
+if TYPE_CHECKING:
+    from mcp_server.encoders.cleaning import Clean
 
 Tokenize = Callable[[str], "Tokens"]
 
