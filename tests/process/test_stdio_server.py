@@ -124,8 +124,11 @@ BROKEN_ARGUMENTS = {
 
 def test_a_search_that_waits_for_the_model_holds_up_no_other_call(server: Server) -> None:
     server.start()
-    for number, tool, arguments in ((5, "clip_search", {"text": "cat"}), (6, "describe_filters", {})):
-        server.send({"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": {"name": tool, "arguments": arguments}})
+    calls = [
+        {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
+        for number, tool, arguments in ((5, "clip_search", {"text": "cat"}), (6, "describe_filters", {}))
+    ]
+    server.send("".join(json.dumps(call) + "\n" for call in calls).encode())
     order = [server.answers.get(timeout=120).get("id") for _ in range(2)]
     assert order == [6, 5]
 
