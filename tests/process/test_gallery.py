@@ -88,6 +88,20 @@ async def test_more_goes_on_in_the_session_and_keeping_and_excluding_change_it(l
         assert lent.sessions.history(found["session"]).kept == ()
 
 
+async def test_more_repeats_nothing_and_is_not_offered_where_the_question_is_not_known(lent: SearchEngine) -> None:
+    async with gallery(lent) as host:
+        found = await host.search(text="a cat", n=3, repeats="allow")
+        await host.frame.click("#more")
+        await host.frame.wait_for_selector(".tile >> nth=5")
+        ids = [re.findall(r"id (\d+)", text)[0] for text in await host.frame.locator(".marks").all_text_contents() if "id" in text]
+        assert len(set(ids)) == len(ids) == 6
+        assert host.tool_calls("clip_search") == [{"text": "a cat", "n": 3, "session": found["session"]}]
+        await host.search(session=found["session"], page=1)
+        await host.frame.wait_for_selector("#query:has-text('Page 1')")
+        assert await host.frame.locator(".tile").count() == 3
+        assert await host.frame.locator("#more").is_hidden()
+
+
 async def test_everything_works_by_keyboard_alone(lent: SearchEngine) -> None:
     async with gallery(lent) as host:
         found = await host.search(text="a dog", n=6)
