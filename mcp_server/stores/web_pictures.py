@@ -64,7 +64,7 @@ def fetch(url: str, base: str, seconds: float = FETCH_SECONDS) -> bytes | None:
 
 
 def is_below(url: str, base: str) -> bool:
-    """Tell whether `url` is at the same scheme, host and port as `base`, and its path begins with that of `base` without climbing."""
+    """Tell whether `url` is at the same scheme, host and port as `base`, and its path is that of `base` or goes on below it."""
     try:
         there, here = urlsplit(url), urlsplit(base)
         if _place(there) != _place(here):
@@ -74,7 +74,8 @@ def is_below(url: str, base: str) -> bool:
     path = unquote(there.path)
     if ".." in PurePosixPath(path).parts or "\\" in path:
         return False
-    return path.startswith(unquote(here.path)) or not here.path
+    folder = unquote(here.path)
+    return path == folder or path.startswith(folder if folder.endswith("/") else f"{folder}/")
 
 
 def _place(url: SplitResult) -> tuple[str, str, int | None]:
