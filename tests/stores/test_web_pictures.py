@@ -45,6 +45,13 @@ class Site(BaseHTTPRequestHandler):
                     self.wfile.write(b"x" * 65536)
                 except OSError:
                     return
+        elif self.path == "/thumbs/headers.png":
+            self.send_response(200)
+            while not self.slow.wait(0.05):
+                try:
+                    self.wfile.write(b"X: y\r\n")
+                except OSError:
+                    return
         elif self.path in ("/thumbs/a%20b.png", "/private/x.png", "/thumbs/gone.png"):
             self.send_response(404 if "gone" in self.path else 200)
             self.end_headers()
@@ -63,7 +70,7 @@ def site() -> Iterator[str]:
     Site.slow.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
         server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/thumbs/"
         Site.slow.set()
@@ -99,6 +106,10 @@ def test_an_endless_picture_is_given_up(site: str, monkeypatch: pytest.MonkeyPat
 
 def test_a_picture_that_takes_too_long_is_given_up(site: str) -> None:
     assert web_pictures.fetch(f"{site}endless.png", site, seconds=0.0) is None
+
+
+def test_headers_that_never_end_are_given_up(site: str) -> None:
+    assert web_pictures.fetch(f"{site}headers.png", site, seconds=0.2) is None
 
 
 def test_no_password_of_an_address_reaches_the_log(caplog: pytest.LogCaptureFixture) -> None:
