@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mcp_server.ingest.catalog.fields import Field
     from mcp_server.ingest.catalog.stage import Remark
     from mcp_server.ingest.report import IngestReport
+    from mcp_server.side_files import SideFiles
 
 SHOWN = 20
 """Files or lines named one by one; the rest are counted."""
@@ -124,7 +125,7 @@ def index_build(options: argparse.Namespace) -> int:
         )
     except ValueError as error:
         raise IngestError(str(error)) from error
-    report = build_index(mine.embeddings_file, target, options.type, chosen, _say_step)
+    report = build_index(mine.embeddings_file, target, options.type, chosen, _say_step, _side(settings, mine))
     parameters = ", ".join(f"{name} {value}" for name, value in report.parameters.items())
     print(
         f"{report.kind}{f' ({parameters})' if parameters else ''} of {_many(report.rows, 'row')}, {report.width} wide: "
@@ -133,7 +134,6 @@ def index_build(options: argparse.Namespace) -> int:
     print(report.file)
     _say_measured(report.measured)
     print(report.suggestion)
-    _prepare(settings.config_file, options.root, mine.name)
     if options.use:
         shown = shown_path(target, (options.root or root_of(settings.config_file)).absolute())
         enter_section(settings.config_file, mine.name, {"IndexType": "faiss", "CLIPIndexFile": shown})
@@ -147,11 +147,11 @@ def index_check(options: argparse.Namespace) -> int:
     """Hold the FAISS file of a collection against its embeddings."""
     from mcp_server.indexes.measuring import check_index_file
 
-    _, mine = _served(options)
+    settings, mine = _served(options)
     file = options.file or mine.faiss_file
     if file is None:
         raise IngestError(f"[{mine.name}] uses no FAISS index (IndexType = zarr). Name one with --file, or build one with index build.")
-    check = check_index_file(mine.embeddings_file, file, target_recall=mine.target_recall)
+    check = check_index_file(mine.embeddings_file, file, target_recall=mine.target_recall, side=_side(settings, mine))
     if check.type:
         print(f"{check.type}, {check.metric}; the embeddings have {_many(check.rows, 'row')}, {check.width} wide")
     for finding in check.findings:
@@ -167,12 +167,18 @@ def index_check(options: argparse.Namespace) -> int:
 
 def _prepare(config_file: Path, root: Path | None, name: str) -> None:
     """Make now what a server would make at its first start, so that its first searches are as fast as all others."""
-    from mcp_server.engine.opening import prepare_side_files
+    from mcp_server.indexes.side_vectors import exact_index
 
     settings = load_settings(config_file, root)
     mine = _collection(settings, name)
     if mine is not None:
-        prepare_side_files(mine, settings)
+        exact_index(mine.embeddings_file, _side(settings, mine))
+
+
+def _side(settings: Settings, mine: CollectionConfig) -> SideFiles | None:
+    from mcp_server.side_files import SideFiles
+
+    return SideFiles.of(settings.side_folder, mine.name) if settings.side_folder is not None else None
 
 
 @contextmanager

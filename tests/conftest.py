@@ -9,10 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from mcp_server.config import Settings, demo_folder, load_settings
 from mcp_server.engine.opening import open_engine
 from mcp_server.engine.search import SearchEngine
+
+settings.register_profile("repeatable", derandomize=True, deadline=None)  # the same examples each time, however busy the machine
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,8 @@ class TowerRecord:
     logit_scale: float | None
     """Factor on the cosine before softmax or sigmoid."""
     logit_bias: float | None
+    lean: bool = False
+    """Whether `lean` and our tokenizers gave open_clip's own vectors when the cache was made."""
 
 
 def read_record(paths: CachePaths, model: str) -> TowerRecord | None:

@@ -43,7 +43,7 @@ def locate(model: str, published: Callable[[str], Published]) -> Source:
         ModelUnavailableError: the hub does not give them.
     """
     if model.startswith(LOCAL_DIR):
-        return Source(model, folder_config(model), weights_in_folder(model), "")
+        return in_folder(model)
     if model.startswith(HF_HUB):
         repo = model.removeprefix(HF_HUB)
         config = model_cfg_in(hub.fetch(repo, [CONFIG_FILE], model), model)
@@ -51,6 +51,11 @@ def locate(model: str, published: Callable[[str], Published]) -> Source:
     config = built_in_config(model)
     tag, repo, names = choose_published(model, published(model), bool(config.get("quick_gelu")))
     return Source(model, config, hub.fetch(repo, names, model), tag)
+
+
+def in_folder(model: str) -> Source:
+    """Return the files of a `local-dir:` model. Raises ConfigError when something is missing."""
+    return Source(model, folder_config(model), weights_in_folder(model), "")
 
 
 def weights_in_folder(model: str) -> Path:

@@ -1,17 +1,23 @@
-"""open_clip models: text and pictures to unit vectors. Importing this imports torch and open_clip; nothing else in the package does.
+"""open_clip models: text and pictures to unit vectors. Importing this imports torch; open_clip itself only where it cannot be spared.
 
 A built-in name or `hf-hub:` model is fetched once; its text tower is kept in the data folder (see `cache`) and read from there afterwards,
-without the hub and without building the vision tower. A `local-dir:` model is read in place.
+without the hub and without building the vision tower. A `local-dir:` model is read in place. Texts are encoded without open_clip where its
+configuration is a plain one (see `lean`); first starts, other configurations and pictures need it (see `library`).
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
+
+# Read when torch is loaded. By default its threads wait for each other in a loop, and on a computer with other work that keeps the one they
+# wait for from running: the default model then takes three times as long, the demo's hundreds of milliseconds instead of two.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
@@ -24,9 +30,10 @@ from mcp_server.domain.search import EncodedText
 from mcp_server.encoders import failures
 from mcp_server.encoders.cache import TowerRecord
 from mcp_server.encoders.checkpoints import locate
+from mcp_server.encoders.lean import NotLeanError
 from mcp_server.encoders.sizing import Sizing
 from mcp_server.encoders.tokens import Tokens
-from mcp_server.encoders.towers import TextTower, create_whole, published, tower_from_cache_or_hub, tower_from_folder
+from mcp_server.encoders.towers import TextTower, lean_tower
 from mcp_server.errors import ConfigError, EncoderError
 
 logger = logging.getLogger(__name__)
@@ -54,7 +61,7 @@ class OpenClipText:
         self.logit_bias = tower.logit_bias
         self._tokenize = tower.tokenize
         self._vocabulary = tower.vocabulary
-        tower.module.to(self.dtype).to(device)  # cast first: half the bytes to move
+        tower.move(self.dtype, device)
         self._forward = tower.forward
         self._lock = threading.Lock()
 
@@ -179,12 +186,21 @@ def load_text_encoder(model: str, device: str, data_folder: Path, checked: Tower
     """
     place = pick_device(device)
     try:
-        tower = tower_from_folder(model) if model.startswith(LOCAL_DIR) else tower_from_cache_or_hub(model, data_folder, checked)
-        encoder = OpenClipText(tower, place)
+        encoder = OpenClipText(_tower(model, data_folder, checked), place)
     except _LOAD_FAILURES as error:
         raise failures.not_loaded(model, error) from error
     logger.info("model.ready model=%s device=%s dtype=%s width=%d", model, place, encoder.dtype, encoder.width)
     return encoder
+
+
+def _tower(model: str, data_folder: Path, checked: TowerRecord | None) -> TextTower:
+    try:
+        return lean_tower(model, data_folder, checked)
+    except NotLeanError as error:
+        logger.info("model.through_open_clip model=%s reason=%s", model, error)
+    from mcp_server.encoders.library import tower_from_cache_or_hub, tower_from_folder
+
+    return tower_from_folder(model) if model.startswith(LOCAL_DIR) else tower_from_cache_or_hub(model, data_folder, checked)
 
 
 def load_image_encoder(model: str, device: str) -> OpenClipImages:
@@ -192,6 +208,8 @@ def load_image_encoder(model: str, device: str) -> OpenClipImages:
     place = pick_device(device)
     precision = "fp16" if place.type == "cuda" else "fp32"
     try:
+        from mcp_server.encoders.library import create_whole, published
+
         source = locate(model, published)
         whole = cast("nn.Module", create_whole(source, precision=precision, device=place, return_transform=False))
     except _LOAD_FAILURES as error:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-Clean = Callable[[str], str]
+if TYPE_CHECKING:
+    from mcp_server.encoders.cleaning import Clean
+
 Tokenize = Callable[[str], "Tokens"]
 
 
@@ -39,7 +41,17 @@ class TokenizerRecord:
     """This id is replaced by 0 after tokenising; None: none is."""
 
 
-_PROBES = ("a photo of a dog on the beach", "Café, 2 naïve ﬁsh & <b>100%</b> un_usual-words!", "word " * 400)
+CLIP_CLEAN = "lower"
+"""How `open_clip.tokenize`, CLIP's own tokenizer, cleans a text."""
+PROBES = ("a photo of a dog on the beach", "Café, 2 naïve ﬁsh & <b>100%</b> un_usual-words!", "word " * 400)
+
+
+def clip_record(model: str, text_cfg: Mapping[str, Any]) -> TokenizerRecord | None:
+    """Return the record of CLIP's own tokenizer if that is what open_clip would use for `model`, else None."""
+    settings: dict[str, Any] = text_cfg.get("tokenizer_kwargs") or {}
+    if text_cfg.get("hf_tokenizer_name") or not set(settings) <= {"clean"} or "siglip" in model.lower():
+        return None
+    return TokenizerRecord("clip", int(text_cfg.get("context_length", 77)), str(settings.get("clean", CLIP_CLEAN)))
 
 
 class SavedTokenizer:
@@ -107,7 +119,7 @@ def saved_form(library: Any, context_length: int, clean_name: str, clean: Clean)
     )
     serialized = str(fast.backend_tokenizer.to_str())  # as built, not as downloaded: the library rebuilds parts of it while loading
     saved, plain = SavedTokenizer(serialized, record, clean), LibraryTokenizer(library, context_length)
-    return (saved, record, serialized) if all(saved(probe) == plain(probe) for probe in _PROBES) else None
+    return (saved, record, serialized) if all(saved(probe) == plain(probe) for probe in PROBES) else None
 
 
 def check_vocabulary(fast: Any, expected: int) -> None:
@@ -116,6 +128,6 @@ def check_vocabulary(fast: Any, expected: int) -> None:
     Raises:
         ValueError: it has far fewer than the `expected` pieces, or does not know plain English words.
     """
-    ids = list(fast(_PROBES[0], add_special_tokens=False).input_ids)
+    ids = list(fast(PROBES[0], add_special_tokens=False).input_ids)
     if len(fast) < 0.9 * expected or 2 * ids.count(fast.unk_token_id) > len(ids):
         raise ValueError(f"its tokenizer knows {len(fast)} pieces where the model has {expected}, so its vocabulary was not read.")

@@ -1,39 +1,36 @@
-"""Text towers of open_clip models: out of a checkpoint, out of a folder, in and out of the cache. With `open_clip`, the door to torch."""
+"""Text towers read without open_clip: out of the cache, or out of the folder of a `local-dir:` model.
+
+Whatever this cannot read as open_clip would ends in `NotLeanError`; `library` then does it with open_clip.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import open_clip
 import torch
-from open_clip.tokenizer import HFTokenizer, SimpleTokenizer, get_clean_fn
 from safetensors import safe_open
-from torch import nn
 
+from mcp_server.config import LOCAL_DIR
 from mcp_server.encoders import checkpoints, failures
-from mcp_server.encoders.cache import TowerRecord, making, read_record, write_cache
-from mcp_server.encoders.checkpoints import Source
-from mcp_server.encoders.models import HF_HUB, CachePaths, built_in_config, cache_paths
-from mcp_server.encoders.tokens import LibraryTokenizer, SavedTokenizer, Tokenize, TokenizerRecord, check_vocabulary, saved_form
-from mcp_server.errors import ModelUnavailableError
-
-logger = logging.getLogger(__name__)
-
-_CLIP_CLEAN = "lower"  # how `open_clip.tokenize`, CLIP's own tokenizer, cleans a text
+from mcp_server.encoders.cache import TowerRecord, read_record
+from mcp_server.encoders.cleaning import clean_named
+from mcp_server.encoders.clip_tokenizer import ClipTokenizer, vocabulary_file
+from mcp_server.encoders.lean import LeanTower, NotLeanError, shape_of
+from mcp_server.encoders.models import CachePaths, cache_paths
+from mcp_server.encoders.tokens import SavedTokenizer, Tokenize, TokenizerRecord, clip_record
 
 
 @dataclass(frozen=True)
 class TextTower:
     """A text tower on the CPU with its tokenizer."""
 
-    module: nn.Module
     forward: Callable[[torch.Tensor], torch.Tensor]
+    move: Callable[[torch.dtype, torch.device], object]
+    """Casts the weights, then moves them."""
     tokenize: Tokenize
     width: int
     vocabulary: int | None
@@ -42,206 +39,76 @@ class TextTower:
 
 
 @dataclass(frozen=True)
-class _Tokenizer:
-    """A tokenizer and, where it can be cached, its record and its file's text (none for CLIP's own)."""
+class TextWeights:
+    """What a checkpoint holds for texts, in float32."""
 
-    tokenize: Tokenize
-    record: TokenizerRecord | None
-    text: str | None = None
-
-
-def published(model: str) -> dict[str, dict[str, Any]]:
-    """Return open_clip's tags of a built-in model's weights, each with where they are and how they were trained."""
-    return {tag: dict(open_clip.get_pretrained_cfg(model, tag)) for tag in open_clip.list_pretrained_tags_by_model(model)}
+    state: dict[str, torch.Tensor]
+    logit_scale: float | None
+    logit_bias: float | None
 
 
-def create_whole(source: Source, **options: Any) -> Any:
-    """open_clip's own loading of the whole model; weights that cannot be had are an error, never random."""
-    with _configuration_errors():
-        return open_clip.create_model_from_pretrained(source.model, pretrained=source.tag or None, force_custom_text=True, **options)
+def lean_tower(model: str, data_folder: Path, checked: TowerRecord | None = None) -> TextTower:
+    """Return the text tower of `model`, read from its folder or its cache.
 
-
-@contextlib.contextmanager
-def _configuration_errors() -> Generator[None]:
-    try:
-        yield
-    except TypeError as error:  # how settings that this open_clip does not know show
-        raise ValueError(f"its configuration does not fit open_clip {open_clip.__version__}: {error}") from error
-
-
-def tower_from_folder(model: str) -> TextTower:
-    """Return the text tower of a `local-dir:` model, read in place; nothing is cached and the network is not asked.
-
-    Raises:
-        ConfigError: no such folder, or something is missing in it.
-        ModelUnavailableError, ValueError, RuntimeError, OSError, SafetensorError: its files cannot be read.
-    """
-    source = checkpoints.locate(model, published)
-    return _assembled(source, _tokenizer_of(source).tokenize)[0]
-
-
-def tower_from_cache_or_hub(model: str, data_folder: Path, checked: TowerRecord | None = None) -> TextTower:
-    """Return the text tower of a built-in or `hf-hub:` model: from its cache, else from the hub, and then it is cached.
-
-    Several processes may call this at once; one makes the cache. Where the folder cannot be written the tower is returned all the same.
     `checked` is the record of a cache that was just found whole; without it the cache is read through first.
 
     Raises:
-        ConfigError: no such model.
-        ModelUnavailableError: the hub does not give it, or a pickled program stands where the cache belongs.
-        ValueError, RuntimeError, OSError, SafetensorError: its files cannot be read.
+        NotLeanError: open_clip must do it, because there is no cache or the model is not one of the plain ones.
+        ConfigError: no such folder, or something is missing in it.
+        ModelUnavailableError: a pickled program stands where the cache belongs.
+        RuntimeError, OSError, SafetensorError: the files cannot be read.
     """
+    if model.startswith(LOCAL_DIR):
+        return _from_folder(model)
     paths = cache_paths(model, data_folder)
-    _refuse_program(paths.weights)
-    cached = _from_cache(paths, checked or read_record(paths, model))
-    if cached is not None:
-        return cached
-    if not model.startswith(HF_HUB):
-        built_in_config(model)  # an unknown name is found before a lock is taken
-    with making(paths) as may_write:
-        cached = _from_cache(paths, read_record(paths, model)) if may_write else None  # another process may have made it meanwhile
-        if cached is not None:
-            return cached
-        try:
-            return _made(model, paths, keep=may_write)
-        except ModelUnavailableError as error:
-            if paths.weights.exists():
-                raise failures.cache_damaged(paths.weights, error) from error
-            raise
-
-
-def _made(model: str, paths: CachePaths, keep: bool) -> TextTower:
-    """Return the tower of the full checkpoint, and with `keep` write it to the cache."""
-    source = checkpoints.locate(model, published)
-    tokenizer = _tokenizer_of(source)
-    tower, state = _assembled(source, tokenizer.tokenize)
-    if not keep or state is None or tokenizer.record is None:
-        return tower
-    record = TowerRecord(
-        model=model,
-        source=source.tag or model.removeprefix(HF_HUB),
-        embed_dim=tower.width,
-        context_length=tokenizer.record.context_length,
-        quick_gelu=bool(source.config.get("quick_gelu")),
-        text_cfg=source.config["text_cfg"],
-        tokenizer=tokenizer.record,
-        tensors=len(state),
-        logit_scale=tower.logit_scale,
-        logit_bias=tower.logit_bias,
-    )
-    try:
-        write_cache(paths, record, lambda file: torch.save(state, file), tokenizer.text)
-    except OSError as error:
-        logger.warning("cache.not_written error=%s", error)
-        return tower
-    return _from_cache(paths, read_record(paths, model)) or tower  # mapped from the file, so that the copy in memory can go
-
-
-def _from_cache(paths: CachePaths, record: TowerRecord | None) -> TextTower | None:
+    refuse_program(paths.weights)
+    record = checked or read_record(paths, model)
     if record is None:
-        return None
+        raise NotLeanError("there is no cache yet")
+    return lean_from_cache(paths, record)
+
+
+def lean_from_cache(paths: CachePaths, record: TowerRecord) -> TextTower:
+    """Return the tower of the cache that `record` vouches for. Raises NotLeanError, and OSError when a file cannot be read."""
+    if not record.lean:
+        raise NotLeanError("its cache was not proven equal without open_clip")
+    text = paths.tokenizer.read_text(encoding="utf-8") if record.tokenizer.kind == "saved" else None
     try:
-        state = cast("dict[str, torch.Tensor]", torch.load(paths.weights, map_location="cpu", weights_only=True, mmap=True))
-        module = _text_tower(record.embed_dim, record.text_cfg, record.quick_gelu, state)
+        state = load_state(paths)
     except RuntimeError as error:
-        logger.warning("cache.mismatch file=%s error=%s", paths.weights.name, " ".join(str(error).split())[:200])
-        return None
-    length = record.context_length
-    if record.tokenizer.kind == "saved":
-        text = paths.tokenizer.read_text(encoding="utf-8")
-        tokenize: Tokenize = SavedTokenizer(text, record.tokenizer, cast("Callable[[str], str]", get_clean_fn(record.tokenizer.clean)))
-    elif record.tokenizer.clean == _CLIP_CLEAN:
-        tokenize = LibraryTokenizer(open_clip.tokenize, length)
-    else:
-        tokenize = LibraryTokenizer(SimpleTokenizer(context_length=length, clean=record.tokenizer.clean), length)
-    vocabulary = int(record.text_cfg.get("vocab_size", 49408))
-    return TextTower(module, module, tokenize, record.embed_dim, vocabulary, record.logit_scale, record.logit_bias)
+        raise NotLeanError(" ".join(str(error).split())[:200]) from error
+    return lean_from_record(record, text, state)
 
 
-def _assembled(source: Source, tokenize: Tokenize) -> tuple[TextTower, dict[str, torch.Tensor] | None]:
-    """Return the tower and, if it can be cached, its weights in float32."""
-    config, width = source.config, int(source.config["embed_dim"])
-    plain = checkpoints.has_plain_text_tower(config)
-    vocabulary = int(config["text_cfg"].get("vocab_size", 49408)) if plain else None
-    if plain and source.weights.suffix == ".safetensors":
-        state, scale, bias = _text_weights(source.weights)
-        try:
-            module = _text_tower(width, config["text_cfg"], bool(config.get("quick_gelu")), state)
-        except RuntimeError as error:  # weights in a layout that open_clip converts while loading
-            logger.info("model.unusual_layout error=%s", " ".join(str(error).split())[:200])
-        else:
-            return TextTower(module, module, tokenize, width, vocabulary, scale, bias), _checked(state)
-    whole = cast("nn.Module", create_whole(source, return_transform=False))
-    scale, bias = _number(whole.logit_scale), _number(getattr(whole, "logit_bias", None))
-    scale = None if scale is None else math.exp(scale)
-    del whole.visual
-    whole.eval().requires_grad_(False)
-    if plain:
-        module = cast("nn.Module", whole.text)
-        state = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-        return TextTower(module, module, tokenize, width, vocabulary, scale, bias), _checked(state)
-    encode = cast("Callable[[torch.Tensor], torch.Tensor]", whole.encode_text)
-    return TextTower(whole, encode, tokenize, width, None, scale, bias), None
+def lean_from_record(record: TowerRecord, tokenizer: str | None, state: Mapping[str, torch.Tensor]) -> TextTower:
+    """Return the tower of `record` around `state`; `tokenizer` is the text of its file. Raises NotLeanError."""
+    config = {"embed_dim": record.embed_dim, "quick_gelu": record.quick_gelu, "text_cfg": record.text_cfg}
+    weights = TextWeights(dict(state), record.logit_scale, record.logit_bias)
+    return _assembled(config, weights, _tokenizer(record.tokenizer, tokenizer))
 
 
-def _text_weights(checkpoint: Path) -> tuple[dict[str, torch.Tensor], float | None, float | None]:
-    """Read only the text tensors (float32), the scale and the bias out of a safetensors checkpoint."""
+def load_state(paths: CachePaths) -> dict[str, torch.Tensor]:
+    """Map the cached weights into memory. Raises RuntimeError when the file is no checkpoint."""
+    return cast("dict[str, torch.Tensor]", torch.load(paths.weights, map_location="cpu", weights_only=True, mmap=True))
+
+
+def text_weights(checkpoint: Path) -> TextWeights:
+    """Read only the text tensors, the scale and the bias out of a safetensors checkpoint."""
     with safe_open(checkpoint, framework="pt") as opened:
         file = cast("Any", opened)
         names = cast("list[str]", list(file.keys()))
         state = {ours: file.get_tensor(theirs).to(torch.float32) for theirs, ours in checkpoints.text_tensors(names).items()}
-        scale, bias = (_number(file.get_tensor(name)) if name in names else None for name in ("logit_scale", "logit_bias"))
-    return state, None if scale is None else math.exp(scale), bias
+        scale, bias = (number_in(file.get_tensor(name)) if name in names else None for name in ("logit_scale", "logit_bias"))
+    return TextWeights(state, None if scale is None else math.exp(scale), bias)
 
 
-def _text_tower(width: int, text_cfg: Mapping[str, Any], quick_gelu: bool, state: Mapping[str, torch.Tensor]) -> nn.Module:
-    """Build the text tower around `state` without allocating weights of its own. Raises RuntimeError when they do not fit."""
-    build = getattr(open_clip.model, "_build_text_tower", None)
-    with torch.device("meta"), _configuration_errors():
-        if build is not None:
-            tower = build(width, dict(text_cfg), quick_gelu)
-        else:  # no public name, so it may go; then a whole model around a vision tower of one small layer, on meta too
-            vision = {"layers": 1, "width": 64, "image_size": 32, "patch_size": 32}
-            tower = open_clip.CustomTextCLIP(width, cast("Any", vision), cast("Any", dict(text_cfg)), quick_gelu).text
-    tower = cast("nn.Module", tower)
-    tower.load_state_dict(state, strict=True, assign=True)
-    if getattr(tower, "attn_mask", None) is not None:  # not in the checkpoint, so it would stay without data
-        tower.attn_mask = cast("Any", tower).build_causal_mask()
-    empty = [name for name, tensor in [*tower.named_parameters(), *tower.named_buffers()] if tensor.is_meta]
-    if empty:
-        raise RuntimeError(f"no data for {empty[:3]}")
-    return tower.eval().requires_grad_(False)
+def number_in(tensor: object) -> float | None:
+    """Return the number in a tensor of one, None for anything else."""
+    return float(tensor.detach().reshape(-1)[0]) if isinstance(tensor, torch.Tensor) else None
 
 
-def _tokenizer_of(source: Source) -> _Tokenizer:
-    text_cfg = cast("dict[str, Any]", source.config["text_cfg"])
-    settings = cast("dict[str, Any]", text_cfg.get("tokenizer_kwargs") or {})
-    wants_files = bool(text_cfg.get("hf_tokenizer_name"))
-    if not wants_files and not settings and "siglip" not in source.model.lower():
-        # the copy that open_clip holds already: another takes a second to build
-        length = int(text_cfg.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH))
-        return _Tokenizer(LibraryTokenizer(open_clip.tokenize, length), TokenizerRecord("clip", length, _CLIP_CLEAN))
-    options: dict[str, Any] = {"local_files_only": True} if source.in_folder and wants_files else {}
-    try:
-        library = cast("Any", open_clip.get_tokenizer(source.model, **options))
-    except (OSError, RuntimeError) as error:
-        raise (failures.not_loaded if source.in_folder else failures.download_failed)(source.model, error) from error
-    length = int(library.context_length)
-    if isinstance(library, SimpleTokenizer):
-        record = TokenizerRecord("clip", length, str(settings.get("clean", _CLIP_CLEAN))) if set(settings) <= {"clean"} else None
-        return _Tokenizer(LibraryTokenizer(library, length), record)
-    plain = checkpoints.has_plain_text_tower(source.config)
-    check_vocabulary(library.tokenizer, int(text_cfg.get("vocab_size", 49408)) if plain else 0)
-    clean = str(settings.get("clean", "whitespace"))
-    kept = saved_form(library, length, clean, get_clean_fn(clean)) if isinstance(library, HFTokenizer) else None
-    if kept is None:
-        logger.warning("model.tokenizer_not_kept model=%s", source.model)
-        return _Tokenizer(LibraryTokenizer(library, length), None)
-    return _Tokenizer(*kept)
-
-
-def _refuse_program(weights: Path) -> None:
-    """Refuse weights that hold more than tensors: loading them would run whatever they contain."""
+def refuse_program(weights: Path) -> None:
+    """Raise ModelUnavailableError if `weights` hold more than tensors: loading them would run whatever they contain."""
     if not weights.is_file():
         return
     try:
@@ -256,13 +123,32 @@ def _refuse_program(weights: Path) -> None:
         raise failures.pickled_program(weights, unsafe[0])
 
 
-def _checked(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the weights as they are cached: float32, each tensor owning its memory."""
-    kept = {name: tensor.to(torch.float32).contiguous() for name, tensor in state.items()}
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in kept.values()):
-        raise ValueError("the checkpoint holds numbers that are not finite")
-    return kept
+def _from_folder(model: str) -> TextTower:
+    source = checkpoints.in_folder(model)
+    record = clip_record(model, source.config["text_cfg"])
+    if record is None:
+        raise NotLeanError("its tokenizer is not CLIP's own")
+    if source.weights.suffix != ".safetensors":
+        raise NotLeanError(f"weights in {source.weights.suffix}")
+    shape_of(source.config)  # before reading any weights
+    return _assembled(source.config, text_weights(source.weights), _tokenizer(record, None))
 
 
-def _number(tensor: object) -> float | None:
-    return float(tensor.detach().reshape(-1)[0]) if isinstance(tensor, torch.Tensor) else None
+def _assembled(config: Mapping[str, Any], weights: TextWeights, tokenize: Tokenize) -> TextTower:
+    shape = shape_of(config)
+    tower = LeanTower(shape, weights.state)
+    return TextTower(tower, tower.to, tokenize, shape.output, shape.vocab_size, weights.logit_scale, weights.logit_bias)
+
+
+def _tokenizer(record: TokenizerRecord, text: str | None) -> Tokenize:
+    clean, file = clean_named(record.clean), vocabulary_file()
+    if clean is None:
+        raise NotLeanError(f"tokenizer cleaning {record.clean}")
+    if record.kind == "saved":
+        return SavedTokenizer(text or "", record, clean)
+    if file is None:
+        raise NotLeanError("open_clip holds no vocabulary for CLIP's tokenizer")
+    try:
+        return ClipTokenizer(file, record.context_length, clean)
+    except (OSError, ValueError) as error:
+        raise NotLeanError(f"tokenizer {error}") from error

@@ -27,6 +27,7 @@ from mcp_server.stores.sessions import SESSIONS_FILE, Sessions
 from mcp_server.stores.thumbnails import PictureStore
 
 if TYPE_CHECKING:
+    from mcp_server.indexes.base import Index
     from mcp_server.indexes.embeddings import Embeddings
     from mcp_server.indexes.opening import Trust
     from mcp_server.indexes.side_vectors import SideVectors
@@ -82,7 +83,6 @@ def open_collection(
         CollectionError: a file is missing or damaged, or they do not fit each other.
     """
     from mcp_server.indexes.embeddings import embeddings_shape
-    from mcp_server.indexes.opening import open_index_or_exact
 
     for file in (config.database_file, config.embeddings_file, config.faiss_file):
         if file is not None and not file.exists():
@@ -97,23 +97,14 @@ def open_collection(
     if mismatch is not None:
         raise IndexMismatchError(f"[{config.name}] {mismatch}")
     opened = open_files(config, reader or EmbeddingsReader(config, settings.side_folder))
-    catalog, embeddings = opened.catalog, opened.embeddings
+    catalog = opened.catalog
     for finding in catalog.findings:
         logger.warning("collection.finding name=%s %s", config.name, finding)
     return Collection(
         config.name,
         catalog=catalog,
         filters=FilterIndex(catalog),
-        load_index=partial(
-            open_index_or_exact,
-            config.index_type,
-            embeddings,
-            config.faiss_file,
-            catalog.media_of_row,
-            config.embeddings_file,
-            opened.vectors,
-            trust_of(config, settings),
-        ),
+        load_index=partial(_index, config, settings, opened),
         encoder=encoder,
         media=Media(PictureStore.open(config.thumbnail_base), PictureStore.open(config.original_base)),
         scale_file=_scale_file(config, settings, catalog),
@@ -122,18 +113,34 @@ def open_collection(
     )
 
 
-def prepare_side_files(config: CollectionConfig, settings: Settings) -> None:
-    """Make the side files of the embeddings of `config` if they are not there, and wait for them; nothing where none are kept.
+def _index(config: CollectionConfig, settings: Settings, opened: OpenFiles) -> Index:
+    """Return what searches `opened`: exactly, on the graphics card if there is one, behind a FAISS file if there is one."""
+    from mcp_server.indexes.device_index import device_index
+    from mcp_server.indexes.exact import ExactIndex
+    from mcp_server.indexes.opening import open_index_or_exact
 
-    Raises:
-        CollectionError: the embeddings cannot be read.
-    """
-    from mcp_server.indexes.side_vectors import SideVectors
+    embeddings, vectors, ties = opened.embeddings, opened.vectors, opened.catalog.media_of_row
+    exact: Index = ExactIndex(embeddings, ties) if vectors is None else vectors.index(embeddings, ties)
+    if settings.model_device not in ("cpu", "mps"):
+        exact = device_index(exact, embeddings, partial(_cuda_device, settings.model_device), ties)
+    return open_index_or_exact(
+        config.index_type,
+        exact,
+        embeddings,
+        config.faiss_file,
+        ties,
+        config.embeddings_file,
+        trust_of(config, settings),
+        vectors.complete if vectors is not None else None,
+    )
 
-    if settings.side_folder is not None:
-        vectors = SideVectors(SideFiles.of(settings.side_folder, config.name), config.embeddings_file)
-        vectors.index(vectors.open(), None)
-        vectors.complete()
+
+def _cuda_device(setting: str) -> str | None:
+    """Return the CUDA device that ModelDevice means, None for none. It imports PyTorch, so it is asked in the background."""
+    from mcp_server.encoders.open_clip import pick_device
+
+    device = pick_device(setting)
+    return f"cuda:{device.index or 0}" if device.type == "cuda" else None
 
 
 def trust_of(config: CollectionConfig, settings: Settings) -> Trust:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mcp_server.pictures.contact_sheet import Tile
 
 SHEET_SECONDS = 15.0
-"""How long a sheet waits for its pictures."""
+"""How long a sheet, or one picture, is waited for."""
 JPEG = "image/jpeg"
 
 _THREADS = 6
@@ -44,13 +44,13 @@ class Sheet:
     key: str
 
 
-def picture(shelf: Shelf, collection: str | None, media: int, side: int) -> Picture:
+def picture(shelf: Shelf, collection: str | None, media: int, side: int, seconds: float = SHEET_SECONDS) -> Picture:
     """Return the picture of `media` as JPEG: upright, transparent parts on white, longest side at most `side`, never enlarged.
 
     Raises:
         UnknownCollectionError: no such collection.
         UnknownMediaError: the collection has no such item.
-        PictureUnavailableError: its picture cannot be had.
+        PictureUnavailableError: its picture cannot be had, or not within `seconds`.
         CollectionError: the collection cannot be read.
     """
     from mcp_server.pictures.viewing import as_jpeg
@@ -59,7 +59,7 @@ def picture(shelf: Shelf, collection: str | None, media: int, side: int) -> Pict
         item = _items(opened, [media]).get(media)
         if item is None:
             raise UnknownMediaError(f'No indexed item has id {media} in "{opened.name}". Take ids from "id" of hits.')
-        seen = _look(opened.media, item, side, 255)
+        seen = _looks(opened.media, {media: item}, side, 255, seconds)[media]
         if isinstance(seen, str):
             raise PictureUnavailableError(f"Item {media} is there, but its picture cannot be shown: {seen}. Its tags can still be read.")
         return Picture(as_jpeg(seen), JPEG)
@@ -101,25 +101,27 @@ def _items(collection: Collection, ids: Sequence[int]) -> dict[int, Item]:
 
 
 def _tiles(media: Media, ids: Sequence[int], items: dict[int, Item], seconds: float) -> list[Tile]:
-    """Look at all pictures side by side: those on web servers take their time."""
     from mcp_server.pictures.contact_sheet import GROUND, SHEET_SIDE, Tile
 
     side = SHEET_SIDE if len(ids) == 1 else SHEET_SIDE // 2 if len(ids) <= 4 else _THUMBNAIL_SIDE
-    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="picture")
-    try:
-        looks: dict[int, Future[Image.Image | str]] = {
-            one: pool.submit(_look, media, items[one], side, GROUND) for one in ids if one in items
-        }
-        wait(looks.values(), timeout=seconds)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    looks = _looks(media, items, side, GROUND, seconds)
     tiles: list[Tile] = []
     for place, one in enumerate(ids, 1):
-        look = looks.get(one)
-        seen = "unknown id" if look is None else look.result() if look.done() and not look.cancelled() else "not there in time"
+        seen = looks.get(one, "unknown id")
         label = f"{place}: id {one}"
         tiles.append(Tile(label, None, seen) if isinstance(seen, str) else Tile(label, seen))
     return tiles
+
+
+def _looks(media: Media, items: Mapping[int, Item], side: int, ground: int, seconds: float) -> dict[int, Image.Image | str]:
+    """Return what `_look` says of each of `items`; they are looked at side by side, since web servers take their time."""
+    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="picture")
+    try:
+        looks = {one: pool.submit(_look, media, item, side, ground) for one, item in items.items()}
+        wait(looks.values(), timeout=seconds)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    return {one: look.result() if look.done() and not look.cancelled() else "not there in time" for one, look in looks.items()}
 
 
 def _look(media: Media, item: Item, side: int, ground: int) -> Image.Image | str:

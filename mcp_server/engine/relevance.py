@@ -1,9 +1,10 @@
 """Says how far a score can be trusted: held against what unrelated texts reach in the same collection.
 
-The relevance of item x to a query q is r = 2 cos(q, x) - m(q) - p(x), where m(q) is the mean cosine of q over a sample of the collection
-(some texts are near everything) and p(x) that of x to the unrelated texts (some pictures are). r of the best item of each unrelated text
-gives the scale: "fair" is above what 90 % of them reach, "strong" above 97 %. For examples instead of words the scale is r of random pairs
-of items, p(x) being their mean cosine: "fair" is above 99 % of the pairs, "strong" above 99.9 %.
+The relevance of item x to a text q is r = 2 cos(q, x) - m(q) / 2 - p(x), where m(q) is the mean cosine of q over a sample of the collection
+(some texts are near everything; but a text that names a good part of the collection is so by right, hence half of it) and p(x) that of x to
+the unrelated texts (some pictures are). r of the best item of each unrelated text gives the scale: "fair" is above what 90 % of them reach,
+"strong" above 97 %. For examples instead of words r has all of m(q), p(x) is the mean cosine of x over the sample, and the scale is r of
+random pairs of items: "fair" is above 99 % of the pairs, "strong" above 99.9 %.
 
 Source of the measure: cross-domain similarity local scaling, Conneau et al. 2018, with means over samples in the place of neighbours.
 """
@@ -31,8 +32,10 @@ logger = logging.getLogger(__name__)
 Floats = NDArray[np.float32]
 Wide = NDArray[np.float64]
 
-FORMAT = f"1.{VERSION}"
+FORMAT = f"2.{VERSION}"
 """Part of every key: what was measured in another way is measured again."""
+TEXT_MEAN, PAIR_MEAN = 0.5, 1.0
+"""How much of m(q) is taken off."""
 TEXT_FAIR, TEXT_STRONG = 0.90, 0.97
 PAIR_FAIR, PAIR_STRONG = 0.99, 0.999
 RETRY_SECONDS = 2.0
@@ -82,13 +85,13 @@ class Relevance:
             return None
         vectors = index.vectors(rows).astype(np.float64)
         grades = np.full(len(rows), 2, np.int64)
-        for part, mean, fair, strong in (
-            (query.text, self._text_mean, self.scale.text_fair, self.scale.text_strong),
-            (query.like, self._item_mean, self.scale.pair_fair, self.scale.pair_strong),
+        for part, share, mean, fair, strong in (
+            (query.text, TEXT_MEAN, self._text_mean, self.scale.text_fair, self.scale.text_strong),
+            (query.like, PAIR_MEAN, self._item_mean, self.scale.pair_fair, self.scale.pair_strong),
         ):
             if part is not None:
                 cosines = scores if part is query.vector else index.scores(part, rows)
-                relevance = 2 * cosines.astype(np.float64) - part.astype(np.float64) @ self._item_mean - vectors @ mean
+                relevance = 2 * cosines.astype(np.float64) - share * (part.astype(np.float64) @ self._item_mean) - vectors @ mean
                 grades = np.minimum(grades, (relevance > fair).astype(np.int64) + (relevance > strong))
         names: tuple[Rel, Rel, Rel] = ("weak", "fair", "strong")
         return [names[grade] for grade in grades.tolist()]
@@ -115,7 +118,7 @@ def measure(encode: Callable[[str], EncodedText], index: Index, mapped: NDArray[
     for text in texts:
         near = index.search(text, 1, ~mapped)
         vector = index.vectors(near.rows)[0].astype(np.float64)
-        best.append(2 * float(near.scores[0]) - float(text.astype(np.float64) @ item_mean) - float(vector @ text_mean))
+        best.append(2 * float(near.scores[0]) - TEXT_MEAN * float(text.astype(np.float64) @ item_mean) - float(vector @ text_mean))
     fair, strong = np.quantile(best, (TEXT_FAIR, TEXT_STRONG))
     pair_fair, pair_strong = np.quantile(_pairs(sample), (PAIR_FAIR, PAIR_STRONG))
     return Scale(tuple(round(float(one), 7) for one in text_mean), float(fair), float(strong), float(pair_fair), float(pair_strong))
@@ -252,7 +255,7 @@ def _pairs(sample: Floats) -> Wide:
         return np.zeros(1)
     wide = sample.astype(np.float64)
     near = wide @ _mean(sample)
-    relevance = 2 * (wide @ wide.T) - near[:, None] - near[None, :]
+    relevance = 2 * (wide @ wide.T) - PAIR_MEAN * near[:, None] - near[None, :]
     return relevance[np.triu_indices(len(sample), 1)]
 
 

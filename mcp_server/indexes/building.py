@@ -21,6 +21,7 @@ from mcp_server.indexes.faiss_library import faiss_library
 from mcp_server.indexes.fingerprints import fingerprint_of, write_note
 from mcp_server.indexes.measuring import QUERIES, Measured, measure
 from mcp_server.indexes.zarr_files import ZarrArray, find_array, read_blocks
+from mcp_server.side_files import SideFiles
 
 logger = logging.getLogger(__name__)
 
@@ -110,13 +111,14 @@ def build_index(
     kind: IndexKind,
     options: BuildOptions | None = None,
     progress: Progress | None = None,
+    side: SideFiles | None = None,
 ) -> BuildReport:
     """Build an inner-product index of unit vectors whose ids are row positions, put it at `target`, and measure it.
 
     The file appears at once, complete and on disk, or not at all: whatever breaks off leaves the file that was there. A note beside it,
     `TARGET.json`, says what it was built from. In memory are the index, one block and the training sample (for IVF some 160 * sqrt(N)
     vectors); measuring needs what a server needs. The same embeddings and options give the same file, but for HNSW only with one thread
-    (OMP_NUM_THREADS=1): several threads link some nodes in another order.
+    (OMP_NUM_THREADS=1): several threads link some nodes in another order. `side` as in `check_index_file`.
 
     Raises:
         CollectionError: the embeddings are missing or damaged, hold nothing to index or are replaced meanwhile, or the file cannot be
@@ -159,7 +161,7 @@ def build_index(
     logger.info("index.built type=%s rows=%d width=%d bytes=%d seconds=%.1f", kind, size, width, written, seconds)
     measured = None
     if options.queries:
-        measured = measure(embeddings_file, target, options.target_recall, options.seed, options.queries, tell)
+        measured = measure(embeddings_file, target, options.target_recall, options.seed, options.queries, tell, side)
     suggestion = measured.suggestion if measured else "Not measured: check it with `clip-search-mcp index check`."
     return BuildReport(kind, target, parameters, size, width, unusable, written, round(seconds, 1), measured, suggestion)
 

@@ -143,7 +143,7 @@ class DeviceIndex:
         return None if within is None else self._best(within, unit, k)
 
     def _best(self, candidates: NDArray[np.int64], unit: NDArray[np.float64], k: int) -> Neighbors:
-        return best_first(candidates, cosines(self._embeddings.rows, candidates, unit), self._ties, k)
+        return best_first(candidates, cosines(self._embeddings, candidates, unit), self._ties, k)
 
     def _fetch(self, device: Device, upload: Upload) -> None:
         try:

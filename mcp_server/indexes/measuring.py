@@ -8,13 +8,15 @@ from pathlib import Path
 
 from mcp_server.errors import CollectionError
 from mcp_server.indexes.approval import CLEARLY, TARGET_RECALL, Approval, Trial
-from mcp_server.indexes.embeddings import Embeddings, load_embeddings
+from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.exact import ExactIndex
 from mcp_server.indexes.faiss_index import FaissIndex
 from mcp_server.indexes.fingerprints import fingerprint_of, note_recall, noted
 from mcp_server.indexes.hybrid import EXACT_BELOW, HybridIndex, answered_share
 from mcp_server.indexes.opening import check_index
+from mcp_server.indexes.side_vectors import exact_index
 from mcp_server.indexes.trials import QUERIES, measured_approval
+from mcp_server.side_files import SideFiles
 
 Tell = Callable[[str, int, int], None]
 
@@ -80,16 +82,18 @@ def check_index_file(
     queries: int = QUERIES,
     tell: Tell | None = None,
     target_recall: float = TARGET_RECALL,
+    side: SideFiles | None = None,
 ) -> IndexCheck:
     """Hold `faiss_file` against the embeddings it should hold: rows, width, metric, ids, a sample found again, and recall.
 
     The same files and seed give the same findings and recall. What is measured is added to the note of a file that has one, for servers
-    to go by. Needs the memory a server needs.
+    to go by. Needs the memory a server needs. `side`: where the server keeps its side files, so that what is measured is what it does.
 
     Raises:
         CollectionError: the embeddings are missing or damaged, or there is no `faiss_file`.
     """
-    embeddings = load_embeddings(embeddings_file)
+    exact = exact_index(embeddings_file, side)
+    embeddings = exact.embeddings
     if not faiss_file.is_file():
         raise CollectionError(f"There is no FAISS index {faiss_file}. Build one with `clip-search-mcp index build`.")
     behind = embeddings_file.stat().st_mtime - faiss_file.stat().st_mtime
@@ -99,7 +103,6 @@ def check_index_file(
         index = FaissIndex(faiss_file, embeddings)
     except CollectionError as error:
         return IndexCheck(faiss_file, "", embeddings.size, embeddings.width, "", behind, is_of_these, str(error), (), None)
-    exact = ExactIndex(embeddings)
     findings = check_index(HybridIndex(exact, index, lambda: None), embeddings)
     problem = (
         None
@@ -127,14 +130,16 @@ def check_index_file(
     )
 
 
-def measure(embeddings_file: Path, faiss_file: Path, target_recall: float, seed: int, queries: int, tell: Tell) -> Measured:
+def measure(
+    embeddings_file: Path, faiss_file: Path, target_recall: float, seed: int, queries: int, tell: Tell, side: SideFiles | None = None
+) -> Measured:
     """Run `queries` searches, at least 1, through the FAISS index as the server does and exactly, on the same masks, and note the outcome.
 
     Raises:
         CollectionError: a file is missing or damaged, they do not fit, or the note cannot be written.
     """
-    embeddings = load_embeddings(embeddings_file)
-    measured = _measured(embeddings, FaissIndex(faiss_file, embeddings), ExactIndex(embeddings), target_recall, seed, queries, tell)
+    exact = exact_index(embeddings_file, side)
+    measured = _measured(exact.embeddings, FaissIndex(faiss_file, exact.embeddings), exact, target_recall, seed, queries, tell)
     try:
         note_recall(faiss_file, measured.approval.as_json())
     except OSError as error:

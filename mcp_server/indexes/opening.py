@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,6 @@ from mcp_server.indexes.faiss_file import missing_file
 from mcp_server.indexes.faiss_index import FaissIndex
 from mcp_server.indexes.fingerprints import is_of_other_embeddings
 from mcp_server.indexes.hybrid import EXACT_BELOW, HybridIndex
-from mcp_server.indexes.side_vectors import SideVectors
 from mcp_server.indexes.trials import SHARES, Told, measured_approval
 
 logger = logging.getLogger(__name__)
@@ -30,8 +30,6 @@ logger = logging.getLogger(__name__)
 _SAMPLE = 50
 _LOST_AT_MOST = 0.1
 """Share of sampled rows an approximate index may fail to find again before it is suspected of belonging to other embeddings."""
-
-
 _BACKGROUND_QUERIES = 60
 
 
@@ -78,29 +76,30 @@ def open_index(
 
 def open_index_or_exact(
     index_type: Literal["zarr", "faiss"],
+    exact: Index,
     embeddings: Embeddings,
     faiss_file: Path | None = None,
     tie_keys: NDArray[np.int64] | None = None,
     embeddings_file: Path | None = None,
-    vectors: SideVectors | None = None,
     trust: Trust | None = None,
-) -> ExactIndex | HybridIndex:
-    """Return what `open_index` returns; the exact index alone, and a warning in the log, where the FAISS file is damaged or does not fit.
+    ready: Callable[[], None] | None = None,
+) -> Index:
+    """Return `exact`, for "faiss" behind the FAISS file; alone, and with a warning in the log, where that is damaged or does not fit.
 
-    `vectors` are the side files of the embeddings, which exact searches are quicker with.
+    `exact` is an exact index of `embeddings` with the same tie keys; `ready` waits until it is as fast as it will be, before FAISS is
+    measured against it. The rest as in `open_index`.
 
     Raises:
         CollectionError: the file is not named or missing.
         IndexMismatchError: the keys do not fit the embeddings.
     """
-    exact = ExactIndex(embeddings, tie_keys) if vectors is None else vectors.index(embeddings, tie_keys)
     if index_type == "zarr":
         return exact
     file = _named(faiss_file)
     if not file.is_file():
         raise missing_file(file)
     try:
-        return _backed(exact, embeddings, file, tie_keys, embeddings_file, trust or Trust())
+        return _backed(exact, embeddings, file, tie_keys, embeddings_file, trust or Trust(), ready)
     except CollectionError as error:
         logger.warning("faiss.unused reason=%s Searches are answered exactly until `clip-search-mcp index build` is run.", error)
         return exact
@@ -113,12 +112,13 @@ def _named(faiss_file: Path | None) -> Path:
 
 
 def _backed(
-    exact: ExactIndex,
+    exact: Index,
     embeddings: Embeddings,
     file: Path,
     tie_keys: NDArray[np.int64] | None,
     embeddings_file: Path | None,
     trust: Trust,
+    ready: Callable[[], None] | None = None,
 ) -> HybridIndex:
     if embeddings_file is not None and is_of_other_embeddings(file, embeddings_file):
         raise IndexMismatchError(
@@ -127,6 +127,8 @@ def _backed(
     approximate = FaissIndex(file, embeddings, tie_keys)
 
     def measured(rest: Told) -> Approval:
+        if ready is not None:
+            ready()
         shares = _shares_that_matter(exact.size)
         return measured_approval(embeddings, approximate, exact, trust.target, queries=_BACKGROUND_QUERIES, shares=shares, told=rest)
 

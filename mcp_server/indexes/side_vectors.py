@@ -38,6 +38,20 @@ _ROOM = 1.1
 _ASK_AGAIN_SECONDS = 1.0
 
 
+def exact_index(embeddings_file: Path, side: SideFiles | None) -> ExactIndex:
+    """Return the exact index of `embeddings_file` as fast as it will be: with codes, made now if need be. With `side` None it has none.
+
+    Raises:
+        CollectionError: the embeddings cannot be read.
+    """
+    if side is None:
+        return ExactIndex(load_embeddings(embeddings_file))
+    vectors = SideVectors(side, embeddings_file)
+    index = vectors.index(vectors.open(), None)
+    vectors.complete()
+    return index
+
+
 class SideVectors:
     """The side files of one version of a collection's embeddings. Safe to call from several threads."""
 

@@ -14,9 +14,11 @@ GROUND = 232
 """Grey behind transparent pictures: light, and yet darker than white."""
 
 _GAP = 8
+_MARGIN = 4
 _STRIP = 34
 _FONT = 24
 _LEAST_FONT = 11
+_LEAST_LABEL_FONT = 18
 _LARGEST_ENLARGEMENT = 2.0
 _PAPER, _INK, _LABEL, _EMPTY = "white", "white", "black", (205, 205, 205)
 
@@ -44,9 +46,9 @@ def draw_sheet(tiles: Sequence[Tile]) -> Image.Image:
     """Return `tiles`, at least one, in reading order on one RGB sheet, each side at most `SHEET_SIDE` pixels.
 
     Pictures keep their proportions and are as large as the best grid allows, at most twice their size. Each tile has its label in white on
-    black above it; labels too wide for their tile are set smaller.
+    black above it; labels too wide for their tile are set a little smaller, and no grid is taken in which that would not do.
     """
-    grid = grid_for([_size(tile) for tile in tiles])
+    grid = grid_for([_size(tile) for tile in tiles], _room_for_labels(tiles))
     placed = [_fitted(tile.picture, grid) if tile.picture is not None else None for tile in tiles]
     rows = [placed[start : start + grid.columns] for start in range(0, len(placed), grid.columns)]
     heights = [max(one.height if one is not None else min(grid.height, grid.width) // 2 for one in row) for row in rows]
@@ -68,16 +70,23 @@ def draw_sheet(tiles: Sequence[Tile]) -> Image.Image:
     return sheet
 
 
-def grid_for(sizes: Sequence[tuple[int, int]]) -> Grid:
+def grid_for(sizes: Sequence[tuple[int, int]], least_width: int = 1) -> Grid:
     """Return the grid in which pictures of these (width, height) come out largest; of equal ones that with fewer columns.
 
-    The roots of their areas are added up, so that a few huge pictures do not make the others tiny.
+    Cells are at least `least_width` pixels wide, unless there is one column. The roots of their areas are added up, so that
+    a few huge pictures do not make the others tiny.
     """
 
     def shown(grid: Grid) -> float:
         return sum(math.sqrt(width * height) * _scale((width, height), grid) for width, height in sizes)
 
-    return max((_grid(len(sizes), columns) for columns in range(1, len(sizes) + 1)), key=shown)
+    grids = [_grid(len(sizes), columns) for columns in range(1, len(sizes) + 1)]
+    return max((grid for grid in grids if grid.columns == 1 or grid.width >= least_width), key=shown)
+
+
+def _room_for_labels(tiles: Sequence[Tile]) -> int:
+    font = ImageFont.load_default(_LEAST_LABEL_FONT)
+    return math.ceil(max(font.getlength(tile.label) for tile in tiles)) + 2 * _MARGIN
 
 
 def _grid(count: int, columns: int) -> Grid:
@@ -106,7 +115,7 @@ def _write(draw: ImageDraw.ImageDraw, text: str, box: tuple[int, int, int, int],
     left, top, width, height = box
     size = _FONT
     font = ImageFont.load_default(size)
-    while draw.textlength(text, font) > width - 8 and size > _LEAST_FONT:
+    while draw.textlength(text, font) > width - 2 * _MARGIN and size > _LEAST_FONT:
         size -= 1
         font = ImageFont.load_default(size)
     draw.text((left + width / 2, top + height / 2), text, fill=colour, font=font, anchor="mm")

@@ -16,7 +16,8 @@ CHARACTERS_PER_TOKEN = 3.3
 MOST_CHARACTERS = int(4_000 * CHARACTERS_PER_TOKEN)
 MOST_TITLE = 80
 MOST_CONCISE_TITLE = 26
-"""Ten concise hits take 300 tokens; the whole title comes with detail "full"."""
+MOST_TITLE_BESIDE_MATCH = 15
+"""Ten concise hits take at most 300 tokens, ids and groups of six digits included; the whole title comes with detail "full"."""
 MOST_URI = 160
 MOST_TAG_VALUES = 20
 MOST_SENTENCE = 400
@@ -137,10 +138,11 @@ def _hit(hit: Hit, collection: str, detail: Detail) -> Json:
     if hit.rel is not None:
         body["rel"] = hit.rel
     if hit.match is not None:
-        body["match"] = round(hit.match, 3)
+        body["match"] = round(hit.match, 3 if detail == "full" else 2)
     if detail == "ids":
         return body
-    body["title"] = _short(item.title, MOST_TITLE if detail == "full" else MOST_CONCISE_TITLE)
+    concise = MOST_CONCISE_TITLE if hit.match is None else MOST_TITLE_BESIDE_MATCH
+    body["title"] = _short(item.title, MOST_TITLE if detail == "full" else concise)
     if item.group is not None:
         body["group"] = int(item.group)
     if detail == "full":

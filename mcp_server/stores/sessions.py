@@ -40,6 +40,8 @@ MOST_ANSWERS = 200
 """Answers of one session, the latest, that can be sent again word for word."""
 PREFIX = "s_"
 """How every handle begins."""
+OWN = "\0"
+"""Stands for the session's own handle in the text of an answer that is kept, so that in a fork it names the fork; JSON never holds it."""
 
 _HAS_MARKS = "(EXISTS (SELECT 1 FROM marks WHERE session = sessions.id) OR EXISTS (SELECT 1 FROM notes WHERE session = sessions.id))"
 _TAKEN = "SELECT 1 FROM shown WHERE session = ? AND collection = ? AND media IN (SELECT value FROM json_each(?))"
@@ -123,7 +125,7 @@ class Sessions:
                 "INSERT OR IGNORE INTO shown (session, collection, query, media) VALUES (?, ?, ?, ?)",
                 [(handle, entry.collection, entry.query, media) for media in entry.ids],
             )
-            packed = zlib.compress(text.encode()) if text is not None else None
+            packed = zlib.compress(text.replace(handle, OWN).encode()) if text is not None else None
             lists = (json.dumps(entry.question), json.dumps(entry.ids), json.dumps([round(score, 6) for score in entry.scores]))
             db.execute(
                 "INSERT INTO pages (session, page, collection, question, ids, scores, at, answer) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -140,7 +142,7 @@ class Sessions:
             return _last_page(db, session)
 
     def page(self, session: str, page: int) -> str:
-        """Return the text of answer `page` of `session`, as it was given. Counts as a use of the session.
+        """Return the text of answer `page` of `session`, as it was given; in a fork, with the fork's handle. Counts as a use.
 
         Raises:
             UnknownSessionError: the handle is unknown or expired.
@@ -155,7 +157,7 @@ class Sessions:
             first = max(1, last - MOST_ANSWERS + 1)
             kept = f"has pages {first:,} to {last:,}" if last else "has no pages yet"
             raise BadArgumentError(f"Page {page:,} of this session cannot be sent again: it {kept}. Leave page out to go on.")
-        return zlib.decompress(row[0]).decode()
+        return zlib.decompress(row[0]).decode().replace(OWN, session)
 
     def update(self, change: SessionChange) -> SessionState:
         """Make `change` and return what the session holds then; a new session is begun for None, and for a fork.

@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 MAX_PICTURE_BYTES = 64 * 2**20
 """Larger files are not read: no picture to look at needs more."""
 
+_USER = re.compile(r"^(https?://)[^/?#]*@", re.IGNORECASE)
 _ESCAPED = re.compile(r"(?:[^%]|%[0-9A-Fa-f]{2})*")
 
 
@@ -130,11 +131,17 @@ class WebPictures(PictureStore):
     def read(self, uri: str) -> bytes | None:
         from mcp_server.stores.web_pictures import fetch
 
-        url = self.url_of(uri)
+        url = self._below(self._base, uri)
         return None if url is None else fetch(url, self._base)
 
     def url_of(self, uri: str) -> str | None:
-        """Return base and `uri` joined with one slash, unsafe characters escaped; None for what does not lie below the base."""
+        """Return base and `uri` joined with one slash, unsafe characters escaped; None for what does not lie below the base.
+
+        A user name and password in the base are for the server alone; they are left out.
+        """
+        return self._below(_USER.sub(r"\1", self._base), uri)
+
+    def _below(self, base: str, uri: str) -> str | None:
         if uri.startswith(self._base):
             uri = uri[len(self._base) :]
         elif uri.lower().startswith(("http://", "https://")):
@@ -142,9 +149,9 @@ class WebPictures(PictureStore):
         below = uri.lstrip("/")
         if not below or ".." in PurePosixPath(below.partition("?")[0]).parts:
             return None
-        joint = "" if self._base.endswith(("/", "=", "?", "&")) else "/"
+        joint = "" if base.endswith(("/", "=", "?", "&")) else "/"
         # an address that is escaped already stays as it is; a bare % is a character of a file name
-        return self._base + joint + quote(below, safe="/?=&%" if _ESCAPED.fullmatch(below) else "/?=&")
+        return base + joint + quote(below, safe="/?=&%" if _ESCAPED.fullmatch(below) else "/?=&")
 
 
 def _is_inside(uri: str) -> bool:

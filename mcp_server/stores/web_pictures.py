@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
@@ -44,7 +47,10 @@ def fetch(url: str, base: str, seconds: float = FETCH_SECONDS) -> bytes | None:
     headers = {"User-Agent": f"clip-search-mcp/{__version__}", "Accept": "image/*"}
     deadline = time.monotonic() + seconds
     try:
-        with httpx.Client(timeout=timeout, headers=headers, trust_env=False, follow_redirects=False) as client:
+        with (
+            httpx.Client(timeout=timeout, headers=headers, trust_env=False, follow_redirects=False) as client,
+            _closed_after(seconds, client),
+        ):
             for _ in range(MOST_REDIRECTS + 1):
                 if not is_below(url, base):
                     raise _RefusedError("it lies outside the configured address")
@@ -56,7 +62,7 @@ def fetch(url: str, base: str, seconds: float = FETCH_SECONDS) -> bytes | None:
                         raise _RefusedError(f"the server answered {answer.status_code}")
                     return _received(answer, deadline)
         raise _RefusedError("it was redirected too often")
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, _RefusedError, ValueError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, _RefusedError, ValueError, RuntimeError) as error:  # RuntimeError: closed by the timer
         logger.warning(
             "picture.not_fetched host=%s reason=%s", urlsplit(base).hostname, error if _is_plain(error) else type(error).__name__
         )
@@ -64,7 +70,7 @@ def fetch(url: str, base: str, seconds: float = FETCH_SECONDS) -> bytes | None:
 
 
 def is_below(url: str, base: str) -> bool:
-    """Tell whether `url` is at the same scheme, host and port as `base`, and its path begins with that of `base` without climbing."""
+    """Tell whether `url` is at the same scheme, host and port as `base`, and its path is that of `base` or goes on below it."""
     try:
         there, here = urlsplit(url), urlsplit(base)
         if _place(there) != _place(here):
@@ -74,11 +80,24 @@ def is_below(url: str, base: str) -> bool:
     path = unquote(there.path)
     if ".." in PurePosixPath(path).parts or "\\" in path:
         return False
-    return path.startswith(unquote(here.path)) or not here.path
+    folder = unquote(here.path)
+    return path == folder or path.startswith(folder if folder.endswith("/") else f"{folder}/")
 
 
 def _place(url: SplitResult) -> tuple[str, str, int | None]:
     return url.scheme.lower(), (url.hostname or "").lower(), url.port or _PORTS.get(url.scheme.lower())
+
+
+@contextmanager
+def _closed_after(seconds: float, client: httpx.Client) -> Generator[None]:
+    """Close `client` when time is up: a server that sends its headers bit by bit never keeps silent long enough for a time-out."""
+    timer = threading.Timer(seconds, client.close)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _received(answer: httpx.Response, deadline: float) -> bytes:

@@ -38,6 +38,13 @@ PARAPHRASES = {
     "the star that shines by day": "sun",
     "a house made of snow": "igloo",
 }
+WORDS = """
+cat dog apple car tree house star heart clock phone book ship bird fish flower sun moon bus key cup horse boat train airplane
+bicycle hat shoe guitar drum ball cake pizza bread cheese banana grapes lemon cow pig chicken frog snake lion bear elephant rabbit
+mouse spider bee butterfly rose mountain cloud rainbow umbrella snowman flag hand foot eye ear nose mouth baby man woman king
+police doctor chef farmer dancer computer camera television lamp chair bed door window hammer scissors pencil envelope globe
+rocket bomb skull ghost alien robot
+"""
 HITS = 10
 
 
@@ -65,6 +72,7 @@ def main() -> None:
             "unrelated": [text.strip() for text in UNRELATED.replace("\n", "|").split("|") if text.strip()],
             "nonsense": nonsense(40),
             "titles": names[:250],
+            "words": WORDS.split(),
             "paraphrases": list(PARAPHRASES),
         }
         print(json.dumps({"fair above": round(scale.text_fair, 4), "strong above": round(scale.text_strong, 4)}))

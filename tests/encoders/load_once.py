@@ -1,7 +1,7 @@
 """Load models in a process of its own and say what happened, as one JSON list on stdout.
 
 The argument is JSON: {"loads": [[model, data folder], ...], "texts": [...]}. Each load gives its vectors or its error, the addresses the
-process connected to, and the kinds of layers it built meanwhile.
+process connected to, the kinds of layers it built meanwhile, and which of HEAVY the process has imported so far.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from torch.nn.modules.module import register_module_module_registration_hook
 
 from mcp_server.encoders.open_clip import load_text_encoder
 from mcp_server.errors import SearchServerError
+
+HEAVY = ("open_clip", "torchvision", "timm", "transformers", "huggingface_hub")
 
 
 def main(order: dict[str, Any]) -> list[dict[str, Any]]:
@@ -32,7 +34,8 @@ def main(order: dict[str, Any]) -> list[dict[str, Any]]:
             outcome: dict[str, Any] = {"vectors": vectors, "logit_scale": encoder.logit_scale, "logit_bias": encoder.logit_bias}
         except SearchServerError as error:
             outcome = {"error": type(error).__name__, "message": str(error), "remedy": getattr(error, "remedy", "")}
-        outcomes.append({**outcome, "connections": list(connections), "built": sorted(built)})
+        imported = [name for name in HEAVY if name in sys.modules]
+        outcomes.append({**outcome, "connections": list(connections), "built": sorted(built), "imported": imported})
     return outcomes
 
 

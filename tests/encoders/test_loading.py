@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -243,3 +244,25 @@ assert background.state == "loading"
     model = f"local-dir:{ROOT / 'data' / 'demo' / 'model'}"
     done = subprocess.run([sys.executable, "-c", code, model], cwd=ROOT, timeout=60, check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize(("setting", "used"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_torch_is_told_how_its_threads_wait_before_it_is_loaded(setting: dict[str, str], used: str) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from mcp_server.encoders.loading import text_loader
+from mcp_server.errors import ConfigError
+seen = []
+def note(event, args):
+    if event == "import" and args[0] == "torch":
+        seen.append(os.environ.get("OMP_WAIT_POLICY"))
+sys.addaudithook(note)
+try:
+    text_loader("local-dir:/nowhere", "cpu", Path("unused"))()
+except ConfigError:
+    sys.stderr.write(seen[0])
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | setting
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, timeout=60, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", used)

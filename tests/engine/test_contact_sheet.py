@@ -68,13 +68,17 @@ def test_pictures_keep_their_proportions_and_lie_under_their_label() -> None:
     assert (label > 240).all(axis=2).any()  # with white on it
 
 
-def test_a_long_label_is_set_smaller_and_stays_inside_its_strip() -> None:
-    sheet = np.asarray(draw_sheet([Tile(ID_19, Image.new("RGB", (200, 200), (90, 90, 90))) for _ in range(12)]))
-    first = sheet[8:42, 8:254]
-    ink = np.nonzero((first > 200).all(axis=2).any(axis=0))[0]
+@pytest.mark.parametrize("size", [(200, 200), (5, 384), (384, 5)], ids=["square", "tall", "wide"])
+@pytest.mark.parametrize(("label", "least"), [("12: id 100012", 100), (ID_19, 210)], ids=["short", "long"])
+def test_a_label_stays_readable_and_inside_its_strip_whatever_the_pictures(label: str, least: int, size: tuple[int, int]) -> None:
+    sheet = np.asarray(draw_sheet([Tile(label, Image.new("RGB", size, (90, 90, 90))) for _ in range(12)]))
+    black = (sheet[8:42] == 0).all(axis=2).all(axis=0)
+    strip = sheet[8:42, 8 : 8 + int(np.argmax((sheet[8, 8:] == 255).all(axis=1)))]
+    ink = np.nonzero((strip > 200).all(axis=2).any(axis=0))[0]
+    assert black[8:12].all()
     assert ink[0] >= 4
-    assert ink[-1] <= first.shape[1] - 5
-    assert np.ptp(ink) > 150
+    assert ink[-1] <= strip.shape[1] - 5
+    assert np.ptp(ink) >= least
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

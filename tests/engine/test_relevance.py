@@ -51,6 +51,14 @@ def test_what_is_there_by_its_title_is_strong_or_fair(demo: SearchEngine) -> Non
     assert right.count("strong") >= 0.4 * len(right)
 
 
+def test_plain_words_of_which_there_are_many_pictures_are_not_weak(demo: SearchEngine) -> None:
+    words = ["cat", "car", "star", "clock", "bird", "fish", "flower", "flag", "hand", "woman", "tree", "hat"]
+    found = [rels(demo, text) for text in words]
+    assert [word for word, hits in zip(words, found, strict=True) if hits[0] == "weak"] == []
+    every = [rel for hits in found for rel in hits]
+    assert every.count("weak") <= 0.25 * len(every)
+
+
 def test_a_collection_of_one_subject_does_not_call_that_subject_weak(demo: SearchEngine) -> None:
     with demo.shelf.using("demo") as collection:
         mask = collection.filters.evaluate(None).mask.copy()

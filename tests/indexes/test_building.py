@@ -226,13 +226,13 @@ def test_a_file_built_from_an_earlier_version_of_as_many_rows_is_not_used(embedd
     embeddings = load_embeddings(embeddings_file)
     with pytest.raises(IndexMismatchError, match="another version"):
         open_index("faiss", embeddings, target, None, embeddings_file)
-    assert isinstance(open_index_or_exact("faiss", embeddings, target, None, embeddings_file), ExactIndex)
+    assert isinstance(open_index_or_exact("faiss", ExactIndex(embeddings), embeddings, target, None, embeddings_file), ExactIndex)
     check = check_index_file(embeddings_file, target)
     assert check.of_these_embeddings is False
     assert check.problem is not None
     assert "index build" in check.problem
     note_file(target).unlink()  # as beside a file of another maker
-    assert isinstance(open_index_or_exact("faiss", embeddings, target, None, embeddings_file), HybridIndex)
+    assert isinstance(open_index_or_exact("faiss", ExactIndex(embeddings), embeddings, target, None, embeddings_file), HybridIndex)
 
 
 def test_a_note_left_beside_another_file_does_not_count(embeddings_file: Path, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ with Workers(Path(sys.argv[1]), Sizing(16, 16), 2) as workers:
         children = psutil.Process(asking.pid).children()
         assert len(children) == 2
         asking.kill()
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive
 
 

@@ -103,11 +103,6 @@ class Host:
         """Return the arguments of the calls of one tool."""
         return [params["arguments"] for method, params in self.calls if method == "tools/call" and params["name"] == name]
 
-    async def told(self) -> list[dict[str, Any]]:
-        """Return every message the frame sent."""
-        messages: list[dict[str, Any]] = await self.page.evaluate("window.log")
-        return messages
-
 
 @asynccontextmanager
 async def gallery(
@@ -122,7 +117,7 @@ async def gallery(
         browser = await driver.chromium.launch(executable_path=executable, args=ARGUMENTS)
         try:
             page = await browser.new_page(viewport={"width": width, "height": height})
-            page.set_default_timeout(10_000)
+            page.set_default_timeout(60_000)
             host = Host(page, client, theme)
             host.offers = host.offers if offers is None else offers
             page.on("request", lambda request: host.network.append(request.url))

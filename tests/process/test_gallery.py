@@ -10,7 +10,7 @@ import pytest
 
 from mcp_server.engine.search import SearchEngine
 from mcp_server.protocol.gallery import gallery_html
-from tests.process.gallery_host import gallery
+from tests.process.gallery_host import Host, gallery
 
 pytestmark = pytest.mark.anyio
 
@@ -45,6 +45,11 @@ def test_the_page_is_small_needs_nothing_and_never_parses_markup() -> None:
     assert policy[1].startswith("default-src 'none';")
 
 
+async def said(host: Host, word: str) -> None:
+    """Wait until the page says so: what it paints before the server has answered proves nothing."""
+    await host.frame.wait_for_selector(f"#status:has-text('{word}')", state="attached")
+
+
 async def test_hits_come_with_thumbnails_words_and_where_the_scores_fall(lent: SearchEngine) -> None:
     async with gallery(lent) as host:
         found = await host.search(text="a red apple", n=8)
@@ -56,10 +61,9 @@ async def test_hits_come_with_thumbnails_words_and_where_the_scores_fall(lent: S
         assert await first.locator(".name").text_content() == found["hits"][0]["title"]
         assert "strong" in (await first.locator(".marks").text_content())
         assert await first.locator("img").get_attribute("alt") == found["hits"][0]["title"]
-        assert await first.locator("img").evaluate("image => image.naturalWidth > 50")
+        await host.frame.wait_for_function("document.querySelector('.tile img').naturalWidth > 50")
         assert "3,505 left" in (await host.frame.locator("#facts").text_content())
-        sizes = [message for message in await host.told() if message.get("method") == "ui/notifications/size-changed"]
-        assert sizes[-1]["params"]["height"] > 300
+        await host.page.wait_for_function("window.log.some(m => m.method === 'ui/notifications/size-changed' && m.params.height > 300)")
 
 
 async def test_more_goes_on_in_the_session_and_keeping_and_excluding_change_it(lent: SearchEngine) -> None:
@@ -70,16 +74,32 @@ async def test_more_goes_on_in_the_session_and_keeping_and_excluding_change_it(l
         (asked,) = host.tool_calls("clip_search")
         assert asked == {"text": "a cat", "n": 4, "filters": {"category": "animals-nature"}, "session": found["session"]}
         await host.frame.locator(".tile").nth(1).get_by_text("Keep").click()
-        await host.frame.locator(".tile").nth(2).get_by_text("Exclude").click()
         await host.frame.wait_for_selector(".tile.kept")
+        await said(host, "Kept")
+        await host.frame.locator(".tile").nth(2).get_by_text("Exclude").click()
+        await said(host, "Excluded")
         await host.page.wait_for_function("window.log.some(m => m.method === 'ui/update-model-context')")
         ids = [hit["id"] for hit in found["hits"]]
         history = lent.sessions.history(found["session"])
         assert [one.id for one in history.kept] == [ids[1]]
         assert history.excluded == {"demo": (ids[2],)}
         await host.frame.locator(".tile").nth(1).get_by_text("Keep").click()
-        await host.frame.wait_for_selector("#status:has-text('Undone')", state="attached")
+        await said(host, "Undone")
         assert lent.sessions.history(found["session"]).kept == ()
+
+
+async def test_more_repeats_nothing_and_is_not_offered_where_the_question_is_not_known(lent: SearchEngine) -> None:
+    async with gallery(lent) as host:
+        found = await host.search(text="a cat", n=3, repeats="allow")
+        await host.frame.click("#more")
+        await host.frame.wait_for_selector(".tile >> nth=5")
+        ids = [re.findall(r"id (\d+)", text)[0] for text in await host.frame.locator(".marks").all_text_contents() if "id" in text]
+        assert len(set(ids)) == len(ids) == 6
+        assert host.tool_calls("clip_search") == [{"text": "a cat", "n": 3, "session": found["session"]}]
+        await host.search(session=found["session"], page=1)
+        await host.frame.wait_for_selector("#query:has-text('Page 1')")
+        assert await host.frame.locator(".tile").count() == 3
+        assert await host.frame.locator("#more").is_hidden()
 
 
 async def test_everything_works_by_keyboard_alone(lent: SearchEngine) -> None:
@@ -90,9 +110,11 @@ async def test_everything_works_by_keyboard_alone(lent: SearchEngine) -> None:
         await keys.press("ArrowRight")
         await keys.press("k")
         await host.frame.wait_for_selector(".tile.kept")
+        await said(host, "Kept")
         await keys.press("End")
         await keys.press("x")
         await host.frame.wait_for_selector(".tile.gone")
+        await said(host, "Excluded")
         await keys.press("Home")
         await keys.press("Enter")
         await host.frame.wait_for_selector("dialog[open] dd")

@@ -61,11 +61,9 @@ def test_an_agent_can_search_look_keep_and_read(target: list[str]) -> None:
     assert kept["structuredContent"]["kept"] == {"demo": [hits[0]["id"]]}
     exported = inspect(target, "--method", "resources/read", "--uri", kept["structuredContent"]["export"])
     assert str(hits[0]["id"]) in exported["contents"][0]["text"]
-    narrowed = inspect(target, *call, "describe_filters", "--tool-arg", "text=a red apple", "field=category")
-    assert "food-drink" in narrowed["structuredContent"]["field"]["values"]
 
 
-def test_resources_prompts_and_the_gallery_are_there(targets: dict[str, list[str]]) -> None:
+def test_resources_prompts_facets_and_the_gallery_are_there(targets: dict[str, list[str]]) -> None:
     target = targets["http"]
     assert [one["uri"] for one in inspect(target, "--method", "resources/list")["resources"]][1:] == [
         "clip://collections",
@@ -74,6 +72,10 @@ def test_resources_prompts_and_the_gallery_are_there(targets: dict[str, list[str
     assert len(inspect(target, "--method", "resources/templates/list")["resourceTemplates"]) == 5
     rendered = inspect(target, "--method", "prompts/get", "--prompt-name", "find_images", "--prompt-args", "description=red cars")
     assert "red cars" in rendered["messages"][0]["content"]["text"]
+    narrowed = inspect(
+        target, "--method", "tools/call", "--tool-name", "describe_filters", "--tool-arg", "text=a red apple", "field=category"
+    )
+    assert "food-drink" in narrowed["structuredContent"]["field"]["values"]
     app = inspect(target, "--method", "tools/call", "--tool-name", "clip_search", "--app-info")
     assert app["resourceUri"].startswith("ui://")
 

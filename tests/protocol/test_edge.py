@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,20 @@ import pytest
 from mcp import Client
 
 from mcp_server.config import Settings
+from mcp_server.domain.ids import MediaId
+from mcp_server.domain.search import HiddenCounts, Hit, Item, SearchOutcome, SearchRequest
 from mcp_server.engine.opening import open_engine
 from mcp_server.engine.search import SearchEngine
+from mcp_server.protocol.answers import search_answer
 from mcp_server.server import build_server
 
 pytestmark = pytest.mark.anyio
 ERAS = ["auto", "legacy"]
 
 
-@pytest.fixture(scope="module")
-def engine(demo_settings: Settings) -> Any:
-    with closing(open_engine(demo_settings)) as engine:
-        engine.close = lambda: None  # the server closes its engine when a client leaves; here many clients share one
-        yield engine
-        del engine.close
+@pytest.fixture
+def engine(lent: SearchEngine) -> SearchEngine:
+    return lent
 
 
 @asynccontextmanager
@@ -221,8 +221,17 @@ async def test_an_answer_is_never_longer_than_the_limit_and_never_loses_a_hit(en
 
 async def test_ten_concise_hits_are_small(engine: SearchEngine) -> None:
     async with connected(engine, "auto") as client:
-        found = await call(client, "clip_search", text="a smiling face", n=10)
-        assert len(json.dumps(found["hits"], separators=(",", ":"))) / 3.3 <= 330
+        for text in ("a smiling face", "a woman with dark skin tone", "family", "flag"):
+            found = await call(client, "clip_search", text=text, n=10)
+            assert len(json.dumps(found["hits"], ensure_ascii=False, separators=(",", ":"))) / 3.3 <= 300
+
+
+@pytest.mark.parametrize("match", [None, 0.99499])
+def test_ten_concise_hits_with_long_titles_and_large_ids_are_small(match: float | None) -> None:
+    item = Item(MediaId(123_456), "a title that is so long " * 5, "x.jpg", group=MediaId(654_321))
+    outcome = SearchOutcome("s_x", "demo", (Hit(item, 0.1234, rel="strong", match=match),) * 10, 10, 0, HiddenCounts(), "")
+    found = search_answer(outcome, SearchRequest()).body
+    assert len(json.dumps(found["hits"], ensure_ascii=False, separators=(",", ":"))) / 3.3 <= 300
 
 
 async def test_the_overview_of_the_fields_is_small_and_its_example_works(engine: SearchEngine) -> None:

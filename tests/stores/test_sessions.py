@@ -316,6 +316,15 @@ def test_a_fork_begins_with_everything_and_goes_its_own_way(sessions: Sessions) 
     assert [one.id for one in sessions.history(made.session).kept] == [1]
 
 
+def test_an_answer_sent_again_in_a_fork_names_the_fork(sessions: Sessions) -> None:
+    made = sessions.record(None, entry(1), "skip", lambda handle, page: f'{{"session":"{handle}","page":{page}}}')
+    assert made is not None
+    fork = sessions.update(SessionChange(made.session, fork=True)).session
+    second = sessions.update(SessionChange(fork, fork=True)).session
+    for session in (made.session, fork, second):
+        assert sessions.page(session, 1) == f'{{"session":"{session}","page":1}}'
+
+
 def test_two_forks_search_side_by_side_without_a_repeat_in_either(tmp_path: Path) -> None:
     file = tmp_path / "sessions.db"
     with closing(Sessions(file)) as one, closing(Sessions(file)) as two:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,10 +20,13 @@ class Site(BaseHTTPRequestHandler):
     """Answers by path; notes what was asked for."""
 
     asked: list[str]
+    passwords: list[str]
     slow = threading.Event()
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
+        if "Authorization" in self.headers:
+            self.passwords.append(base64.b64decode(self.headers["Authorization"].removeprefix("Basic ")).decode())
         where = {
             "/thumbs/moved.png": "/thumbs/a%20b.png",
             "/thumbs/loop.png": "/thumbs/loop.png",
@@ -41,6 +45,13 @@ class Site(BaseHTTPRequestHandler):
                     self.wfile.write(b"x" * 65536)
                 except OSError:
                     return
+        elif self.path == "/thumbs/headers.png":
+            self.send_response(200)
+            while not self.slow.wait(0.05):
+                try:
+                    self.wfile.write(b"X: y\r\n")
+                except OSError:
+                    return
         elif self.path in ("/thumbs/a%20b.png", "/private/x.png", "/thumbs/gone.png"):
             self.send_response(404 if "gone" in self.path else 200)
             self.end_headers()
@@ -55,10 +66,11 @@ class Site(BaseHTTPRequestHandler):
 @pytest.fixture
 def site() -> Iterator[str]:
     Site.asked = []
+    Site.passwords = []
     Site.slow.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
         server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/thumbs/"
         Site.slow.set()
@@ -96,6 +108,10 @@ def test_a_picture_that_takes_too_long_is_given_up(site: str) -> None:
     assert web_pictures.fetch(f"{site}endless.png", site, seconds=0.0) is None
 
 
+def test_headers_that_never_end_are_given_up(site: str) -> None:
+    assert web_pictures.fetch(f"{site}headers.png", site, seconds=0.2) is None
+
+
 def test_no_password_of_an_address_reaches_the_log(caplog: pytest.LogCaptureFixture) -> None:
     assert PictureStore.open("http://user:secret@127.0.0.1:1/").read("a.png") is None
     assert "127.0.0.1" in caplog.text
@@ -119,3 +135,17 @@ def test_no_password_of_an_address_reaches_the_log(caplog: pytest.LogCaptureFixt
 )
 def test_below_means_same_scheme_host_port_and_path(url: str, below: bool) -> None:
     assert is_below(url, "https://host/t/") is below
+    assert is_below(url, "https://host/t") is below
+
+
+def test_a_name_that_only_begins_alike_is_not_below() -> None:
+    assert not is_below("https://host/thumbs-of-others/a.png", "https://host/thumbs")
+    assert is_below("https://host/picture?file=a.png", "https://host/picture?file=")
+    assert is_below("https://host/a.png", "https://host")
+
+
+def test_a_password_in_the_base_goes_to_the_server_and_to_nobody_else(site: str) -> None:
+    store = PictureStore.open(site.replace("://", "://user:p%40ss@"))
+    assert store.read("a b.png") == PICTURE
+    assert store.url_of("a b.png") == f"{site}a%20b.png"
+    assert Site.passwords == ["user:p@ss"]
