@@ -42,12 +42,17 @@ class CodedQuery:
         factor: t; an estimate is `offset + scale * factor * <code of the row, code>`.
         offset: <q, mean>.
         slack: what an estimate may be off by, beside the row's own `error`.
+        rest: (D,) int8, what rounding the query to `code` lost, by `rest_factor`; an estimate with `scale * rest_factor * <code of the
+            row, rest>` added is off by `rest_slack` only.
     """
 
     code: NDArray[np.int8]
     factor: float
     offset: float
     slack: float
+    rest: NDArray[np.int8]
+    rest_factor: float
+    rest_slack: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,11 +79,17 @@ class Codes:
 
     def query(self, unit: NDArray[np.float64]) -> CodedQuery:
         """Return `unit`, (D,) float64 of unit length, in the terms of these codes."""
-        turned = self.rotation @ unit
-        factor = float(np.abs(turned).max()) / _LARGEST
-        code = np.rint(turned / factor)
-        missed = float(np.linalg.norm(turned - factor * code))
-        return CodedQuery(code.astype(np.int8), factor, float(self.mean @ unit), missed * self.longest + _ROUNDING)
+        code, factor, missed = _in_bytes(self.rotation @ unit)
+        rest, rest_factor, rest_missed = _in_bytes(missed)
+        return CodedQuery(
+            code,
+            factor,
+            float(self.mean @ unit),
+            float(np.linalg.norm(missed)) * self.longest + _ROUNDING,
+            rest,
+            rest_factor,
+            float(np.linalg.norm(rest_missed)) * self.longest + _ROUNDING,
+        )
 
     @classmethod
     def of(cls, stored: SideSet) -> Codes:
@@ -93,6 +104,13 @@ class Codes:
             float(about["largest_error"]),
             float(about["longest"]),
         )
+
+
+def _in_bytes(vector: NDArray[np.float64]) -> tuple[NDArray[np.int8], float, NDArray[np.float64]]:
+    """Return whole numbers, by which factor they are near `vector`, and what is missing then."""
+    factor = max(float(np.abs(vector).max()) / _LARGEST, 1e-30)
+    code = np.rint(vector / factor)
+    return code.astype(np.int8), factor, vector - factor * code
 
 
 class CodingStoppedError(Exception):

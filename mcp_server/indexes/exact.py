@@ -145,8 +145,10 @@ class ExactIndex:
             rows = _cleared(packed, skip, allowed) if way == "gather codes" else None
             query = coded.codes.query(unit)
             rough = coded.gathered(query, rows) if rows is not None else coded.scanned(query, skip, occupied)
-            leaders = self._rows.gathered(unit, rough.highest(k))
-            contenders = rough.contenders(leaders.floor(k))
+            floor = self._rows.gathered(unit, rough.highest(k)).floor(k)
+            contenders = rough.contenders(floor)
+            if len(contenders) > k + _SCORED_AT_ONCE:
+                contenders = coded.finer(query, contenders).contenders(floor)
             if len(contenders) * self._costs.gather_row > occupied.rows * self._costs.scan_row:  # as among very many near-equal rows
                 logger.debug("exact.exploded contenders=%d allowed=%d", len(contenders), allowed)
                 found = self._rows.scanned(unit, skip, occupied)

@@ -18,18 +18,17 @@ _TRIALS = 64
 _TILE = 1024
 
 
-def dots(query: NDArray[Any], rows: NDArray[Any], out: NDArray[np.float32]) -> None:
-    """Write <query, row> of each row to `out`, (M,) float32.
+def dots(query: NDArray[Any], rows: NDArray[Any]) -> NDArray[np.float32]:
+    """Return <query, row> of each row, (M,) float32.
 
     `query` is (D,) and `rows` (M, D) with rows in one piece, both int8, float16 or float32. Of int8 the sums are exact before they are
     rounded to float32; of floats they are off by at most `rounding(D)` times the product of the lengths. Lets other threads run meanwhile.
     """
     if _is_right(query.dtype.str, query.shape[0]):
-        out[:] = _products(query, rows)
-        return
+        return _products(query, rows)
     wide = query.astype(np.float64)
-    for start in range(0, len(rows), _TILE):
-        out[start : start + _TILE] = rows[start : start + _TILE].astype(np.float64) @ wide
+    tiles = [rows[start : start + _TILE].astype(np.float64) @ wide for start in range(0, len(rows), _TILE)]
+    return np.concatenate([np.empty(0), *tiles]).astype(np.float32)
 
 
 def rounding(width: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mcp_server.indexes import lanes
 from mcp_server.indexes.codes import CodedQuery, Codes
 from mcp_server.indexes.embeddings import Embeddings
-from mcp_server.indexes.estimates import BLOCK, SKIPPED, Estimates, peaks_of
+from mcp_server.indexes.estimates import BLOCK, GROUP, SKIPPED, Estimates, peaks_of, room_for
 from mcp_server.indexes.kernels import UNIT_ROUNDOFF, dots, rounding
 from mcp_server.indexes.scoring import cosines
 
@@ -24,7 +24,8 @@ _STRETCH = 1_024
 _SAFE = (2.0**-100, 2.0**100)
 """Lengths of rows whose products with a unit query neither vanish nor overflow in float32."""
 
-Finish = Callable[[NDArray[np.float32], slice], None]
+Weigh = Callable[[NDArray[np.float32], slice, NDArray[np.float32]], None]
+"""Makes values of sums: takes the sums of a stretch of rows, the stretch, and where the values go."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,13 +67,12 @@ class RowSweep:
     def gathered(self, unit: NDArray[np.float64], rows: NDArray[np.int64]) -> Estimates:
         """Return estimates of `rows`, usable ones, for the query `unit`."""
         if not self._is_safe:
-            return Estimates(cosines(self._embeddings, rows, unit), rows, 2 * UNIT_ROUNDOFF)
+            return Estimates(cosines(self._embeddings, rows, unit), rows, None, 2 * UNIT_ROUNDOFF)
         query, slack = self._query(unit)
-        values = np.empty(len(rows), np.float32)
-        _gather(query, self._embeddings.rows, rows, values)
-        self._embeddings.looked_at(rows)
+        (values,) = _gather((query,), self._embeddings.rows, rows)
         values *= self._inverse[rows]
-        return Estimates(values, rows, slack)
+        self._embeddings.looked_at(rows)
+        return Estimates(values, rows, None, slack)
 
     def scanned(self, unit: NDArray[np.float64], skip: NDArray[np.bool_], occupied: Occupied) -> Estimates:
         """Return estimates of all rows, skipped and unusable ones (which `skip` must hold) marked."""
@@ -80,14 +80,15 @@ class RowSweep:
             return self.gathered(unit, np.flatnonzero(~skip))
         query, slack = self._query(unit)
 
-        def finish(values: NDArray[np.float32], rows: slice) -> None:
+        def weigh(sums: NDArray[np.float32], rows: slice, out: NDArray[np.float32]) -> None:
+            np.multiply(sums, self._inverse[rows], out=out)
             if not self._all_usable:
-                values[self._embeddings.unusable[rows]] = 0  # else NaN, which no mask can cover
-            values *= self._inverse[rows]
+                out[self._embeddings.unusable[rows]] = 0  # else NaN, which no mask can cover
 
-        values, peaks = _scan(query, self._embeddings.rows, skip, occupied, finish)
+        with np.errstate(invalid="ignore"):  # of unusable rows
+            values, peaks = _scan(query, self._embeddings.rows, skip, occupied, weigh)
         self._embeddings.looked_at(slice(0, self._embeddings.size))
-        return Estimates(values, None, slack, peaks)
+        return Estimates(values, None, peaks, slack)
 
     def _query(self, unit: NDArray[np.float64]) -> tuple[NDArray[Any], float]:
         """Return the query in the type of the rows, and by how much an estimate may be off.
@@ -108,27 +109,39 @@ class CodeSweep:
 
     def gathered(self, query: CodedQuery, rows: NDArray[np.int64]) -> Estimates:
         """Return estimates of `rows`."""
-        values = np.empty(len(rows), np.float32)
-        _gather(query.code, self.codes.codes, rows, values)
-        values *= self.codes.scale[rows] * np.float32(query.factor)
-        values += np.float32(query.offset)
-        return Estimates.coded(self.codes, query.slack, values, rows, None)
+        (sums,) = _gather((query.code,), self.codes.codes, rows)
+        if len(rows) < BLOCK:
+            return self._estimates(query, sums * self.codes.scale[rows], rows, None)
+        values = room_for(len(rows))
+        np.multiply(sums, self.codes.scale[rows], out=values[: len(rows)])
+        return self._estimates(query, values, rows, peaks_of(values))
+
+    def finer(self, query: CodedQuery, rows: NDArray[np.int64]) -> Estimates:
+        """Return estimates of `rows` that do not suffer from the query's own rounding, for twice the sums."""
+        sums, rest = _gather((query.code, query.rest), self.codes.codes, rows)
+        sums += rest * np.float32(query.rest_factor / query.factor)
+        sums *= self.codes.scale[rows]
+        found = self._estimates(query, sums, rows, None)
+        return replace(found, slack=query.rest_slack)
 
     def scanned(self, query: CodedQuery, skip: NDArray[np.bool_], occupied: Occupied) -> Estimates:
         """Return estimates of all rows, those in `skip` marked."""
-        factor, offset, scale = np.float32(query.factor), np.float32(query.offset), self.codes.scale
 
-        def finish(values: NDArray[np.float32], rows: slice) -> None:
-            values *= scale[rows]
-            values *= factor
-            values += offset
+        def weigh(sums: NDArray[np.float32], rows: slice, out: NDArray[np.float32]) -> None:
+            np.multiply(sums, self.codes.scale[rows], out=out)
 
-        values, peaks = _scan(query.code, self.codes.codes, skip, occupied, finish)
-        return Estimates.coded(self.codes, query.slack, values, None, peaks)
+        values, peaks = _scan(query.code, self.codes.codes, skip, occupied, weigh)
+        return self._estimates(query, values, None, peaks)
+
+    def _estimates(
+        self, query: CodedQuery, values: NDArray[np.float32], rows: NDArray[np.int64] | None, peaks: NDArray[np.float32] | None
+    ) -> Estimates:
+        return Estimates(values, rows, peaks, query.slack, query.factor, query.offset, self.codes.error, self.codes.largest_error)
 
 
-def _gather(query: NDArray[Any], table: NDArray[Any], rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
-    """Write the product of `query` with each of `rows` of `table` to `out`."""
+def _gather(queries: tuple[NDArray[Any], ...], table: NDArray[Any], rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+    """Return, for each query, its products with `rows` of `table`."""
+    sums = [np.empty(len(rows), np.float32) for _ in queries]
 
     def piece(start: int) -> None:
         tile = np.empty((min(_TILE, len(rows)), table.shape[1]), table.dtype)
@@ -136,44 +149,40 @@ def _gather(query: NDArray[Any], table: NDArray[Any], rows: NDArray[np.int64], o
             some = rows[first : first + _TILE]
             picked = tile[: len(some)]
             np.take(table, some, axis=0, out=picked, mode="clip")  # "clip": without it numpy makes a copy first
-            dots(query, picked, out[first : first + len(some)])
+            for query, out in zip(queries, sums, strict=True):
+                out[first : first + len(some)] = dots(query, picked)
 
     lanes.each(piece, range(0, len(rows), _PIECE))
+    return sums
 
 
 def _scan(
-    query: NDArray[Any], table: NDArray[Any], skip: NDArray[np.bool_], occupied: Occupied, finish: Finish
+    query: NDArray[Any], table: NDArray[Any], skip: NDArray[np.bool_], occupied: Occupied, weigh: Weigh
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the products of `query` with all rows of `table`, made scores by `finish`, in whole blocks, and the maxima by group."""
+    """Return the products of `query` with all rows of `table`, made values by `weigh`, and their maxima by group."""
     size = len(table)
-    blocks = -(-size // BLOCK)
-    values = np.empty(blocks * BLOCK, np.float32)
-    peaks = np.empty((blocks, len(peaks_of(values[:BLOCK]))), np.float32)
+    values = room_for(size)
+    peaks = np.empty(len(values) // GROUP, np.float32)
 
-    def block(number: int) -> None:
-        first = number * BLOCK
+    def block(first: int) -> None:
         last = min(first + BLOCK, size)
-        here = values[first : first + BLOCK]
+        here = values[first:last]
         stretches = occupied.stretches[first // _STRETCH : -(-last // _STRETCH)]
-        if not stretches.any():
-            here[:] = SKIPPED
-            peaks[number] = SKIPPED
-            return
-        if last - first == BLOCK and stretches.all():
-            dots(query, table[first:last], here)
+        if stretches.all():
+            weigh(dots(query, table[first:last]), slice(first, last), here)
         else:
-            here[:] = 0
+            here[:] = SKIPPED
             for start, stop in _runs(stretches):
                 some = slice(first + start * _STRETCH, min(first + stop * _STRETCH, last))
-                dots(query, table[some], values[some])
-        finish(here[: last - first], slice(first, last))
-        # adding is several times quicker than writing where a mask says so
-        here[: last - first] += np.multiply(skip[first:last].view(np.int8), SKIPPED, dtype=np.float32)
-        here[last - first :] = SKIPPED
-        peaks[number] = peaks_of(here)
+                weigh(dots(query, table[some]), some, values[some])
+        skipped = skip[first:last]
+        if skipped.any():
+            # adding is several times quicker than writing where a mask says so
+            here += np.multiply(skipped.view(np.int8), SKIPPED, dtype=np.float32)
+        peaks[first // GROUP : (first + BLOCK) // GROUP] = peaks_of(values[first : first + BLOCK])
 
-    lanes.each(block, range(blocks))
-    return values, peaks.ravel()
+    lanes.each(block, range(0, size, BLOCK))
+    return values, peaks
 
 
 def _runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -170,28 +170,32 @@ def test_damaged_embeddings_are_refused_and_leave_no_files(tmp_path: Path) -> No
     assert list((tmp_path / "side").iterdir()) == []
 
 
-def test_a_mapped_file_is_let_go_of_when_too_much_of_it_was_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    np.save(tmp_path / "rows.npy", clustered(1, 70_000))
+def test_a_mapped_file_is_let_go_of_part_by_part_when_too_much_of_it_was_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 300_000
+    np.save(tmp_path / "rows.npy", clustered(1, size))  # 64 bytes a row: 1,024 in a window, 293 windows in 64 parts of 5
     watched = np.asarray(np.load(tmp_path / "rows.npy", mmap_mode="r"))
-    released: list[int] = []
+    released: list[tuple[int, int]] = []
 
     class Map:
-        def madvise(self, advice: int) -> None:
-            released.append(advice)
+        def madvise(self, advice: int, start: int, length: int) -> None:
+            released.append((start // 2**16, length // 2**16))
+
+        def __len__(self) -> int:
+            return watched.nbytes + 128
 
     mapped = MappedRows(watched)
     monkeypatch.setattr("mcp_server.indexes.mapped_rows._AT_MOST", 10 * 2**16)
     monkeypatch.setattr(mapped, "_map", Map())
-    for row in range(0, 9 * 1024, 1024):  # 64 bytes a row: one window each
-        mapped.looked_at(np.array([row]))
+    for window in (0, 1, 2, 3, 50, 100, 150, 200, 250, 251):
+        mapped.looked_at(np.array([1024 * window]))
     mapped.looked_at(np.array([1, 2, 3]))
     assert released == []
-    mapped.looked_at(np.array([30 * 1024]))
+    mapped.looked_at(np.array([1024 * 120]))
+    assert released == [(0, 5)], "the fullest part goes"
+    mapped.looked_at(np.array([1024 * 121]))
     assert len(released) == 1
-    mapped.looked_at(np.array([0]))
-    assert len(released) == 1
-    mapped.looked_at(slice(0, 70_000))
-    assert len(released) == 2
+    mapped.looked_at(slice(0, size))
+    assert len(released) > 50
     real = MappedRows(watched)
-    real.looked_at(slice(0, 70_000))
-    assert np.array_equal(watched, clustered(1, 70_000)), "the file is only let go of, not changed"
+    real.looked_at(slice(0, size))
+    assert np.array_equal(watched, clustered(1, size)), "the file is only let go of, not changed"

@@ -32,6 +32,10 @@ def codes_of(embeddings: Embeddings, folder: Path) -> Codes:
     return Codes.of(found)
 
 
+def estimates(found: Estimates) -> NDArray[np.float64]:
+    return found.offset + found.factor * found.values[:3000].astype(np.float64)
+
+
 def true_cosines(rows: NDArray, query: NDArray) -> NDArray[np.float64]:
     wide = rows.astype(np.float64)
     return wide @ unit_query(query, rows.shape[1]) / np.linalg.norm(wide, axis=1)
@@ -53,11 +57,12 @@ def test_an_estimate_is_never_off_by_more_than_it_says(tmp_path: Path, dtype: ty
         unit64 = unit_query(query, width)
         by_rows, by_codes, coded = RowSweep(embeddings), CodeSweep(codes), codes.query(unit64)
         for found in (by_rows.gathered(unit64, everything), by_rows.scanned(unit64, none, occupied)):
-            assert np.abs(found.values[:3000] - true).max() <= found.slack < 2e-3
-        for found in (by_codes.gathered(coded, everything), by_codes.scanned(coded, none, occupied)):
+            assert np.abs(estimates(found) - true).max() <= found.slack < 2e-3
+        for found in (by_codes.gathered(coded, everything), by_codes.scanned(coded, none, occupied), by_codes.finer(coded, everything)):
             assert found.errors is not None
-            assert np.all(np.abs(found.values[:3000] - true) <= found.slack + found.errors)
+            assert np.all(np.abs(estimates(found) - true) <= found.slack + found.errors)
             assert found.largest_error == found.errors.max() < 0.02
+        assert by_codes.finer(coded, everything).slack <= max(2e-6, by_codes.gathered(coded, everything).slack / 50)
 
 
 def test_codes_are_much_finer_with_the_rotation_than_heavy_coordinates_would_make_them(tmp_path: Path) -> None:
@@ -115,17 +120,24 @@ def test_a_scans_highest_floor_and_contenders_are_those_of_a_plain_sort(seed: in
         return
     errors = random.random(2 * BLOCK).astype(np.float32)
     peaks = np.concatenate([peaks_of(values[:BLOCK]), peaks_of(values[BLOCK:])])
-    found = Estimates(values, None, 0.25, peaks)
+    assert np.array_equal(peaks, peaks_of(values))
+    found = Estimates(values, None, peaks, 0.25)
     ordered = np.sort(values[allowed])[::-1]
     assert sorted(values[found.highest(k)].tolist(), reverse=True) == ordered[:k].tolist()
     assert found.floor(k) == pytest.approx(float(ordered[k - 1]) - 0.25)
     floor = float(ordered[k - 1])
     assert set(found.contenders(floor)) >= set(allowed[values[allowed].astype(np.float64) + 0.25 >= floor])
-    uneven = Estimates(values, None, 0.25, peaks, errors, float(errors.max()))
+    uneven = Estimates(values, None, peaks, 0.25, 1.0, 0.0, errors, float(errors.max()))
     left = set(uneven.contenders(floor).tolist())
     upper = values.astype(np.float64) + errors + 0.25
     assert left >= set(allowed[upper[allowed] >= floor].tolist())
     assert left <= set(allowed[upper[allowed] >= floor - 1e-5].tolist())
+    scaled = Estimates(values, None, peaks, 0.25, 0.5, 2.0, errors, float(errors.max()))
+    left = set(scaled.contenders(2 + floor / 2).tolist())
+    upper = 2 + 0.5 * values.astype(np.float64) + errors + 0.25
+    assert set(allowed[upper[allowed] >= 2 + floor / 2].tolist()) <= left
+    assert left <= set(allowed[upper[allowed] >= 2 + floor / 2 - 1e-5].tolist())
+    assert scaled.floor(k) == pytest.approx(2 + floor / 2 - 0.25)
 
 
 @pytest.fixture(scope="module")
