@@ -115,13 +115,13 @@ def open_collection(
 
 def _index(config: CollectionConfig, settings: Settings, opened: OpenFiles) -> Index:
     """Return what searches `opened`: exactly, on the graphics card if there is one, behind a FAISS file if there is one."""
-    from mcp_server.indexes.device_index import device_index
+    from mcp_server.indexes.device_index import device_index, has_cuda_driver
     from mcp_server.indexes.exact import ExactIndex
     from mcp_server.indexes.opening import open_index_or_exact
 
     embeddings, vectors, ties = opened.embeddings, opened.vectors, opened.catalog.media_of_row
     exact: Index = ExactIndex(embeddings, ties) if vectors is None else vectors.index(embeddings, ties)
-    if settings.model_device not in ("cpu", "mps"):
+    if settings.model_device not in ("cpu", "mps") and has_cuda_driver():
         exact = device_index(exact, embeddings, partial(_cuda_device, settings.model_device), ties)
     return open_index_or_exact(
         config.index_type,

@@ -27,6 +27,7 @@ FORMAT = 1
 """Counts up when codes are made in another way."""
 _SEED = 20_240_229
 _TILE = 2048
+_LET_GO_EVERY = 64 * _TILE
 _LARGEST = 127
 _SAMPLE = 65_536
 _ROUNDING = 1e-6
@@ -134,6 +135,8 @@ def write_codes(embeddings: Embeddings, draft: Draft, is_wanted: Callable[[], bo
         if not is_wanted():
             raise CodingStoppedError
         stretch = slice(start, min(start + _TILE, size))
+        if start % _LET_GO_EVERY == 0:
+            embeddings.passed()
         tile = unit_tile(embeddings, stretch) - mean
         turned = tile @ rotation.T
         # rounded to float32 first: what is stored is what errors are measured with

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -166,6 +168,15 @@ def device_index(plain: Index, embeddings: Embeddings, device: Device, tie_keys:
         IndexMismatchError: not one tie key per row.
     """
     return DeviceIndex(plain, embeddings, device, tie_keys)
+
+
+def has_cuda_driver() -> bool:
+    """Tell whether this machine has the driver without which there is no CUDA device: a cheap question, unlike importing PyTorch."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _upload(embeddings: Embeddings, device: str) -> DeviceRows | None:

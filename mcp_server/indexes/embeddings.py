@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_server.errors import CollectionError, IndexMismatchError
-from mcp_server.indexes.mapped_rows import MappedRows
+from mcp_server.indexes.row_file import RowFile
 from mcp_server.indexes.zarr_files import find_array, read_blocks
 
 logger = logging.getLogger(__name__)
@@ -33,19 +33,23 @@ class Embeddings:
         norms: (N,) float64, length of each row. Not finite where the row is not.
         unusable: (N,) bool, True for rows that are not finite or have no length.
         normalised: True when every usable row already has unit length, to within float16 rounding.
-        mapped: watches the file that `rows` are mapped from; None when they are in memory.
+        file: the file that `rows` are mapped from; None when they are in memory.
     """
 
     rows: Rows = field(repr=False)
     norms: NDArray[np.float64] = field(repr=False)
     unusable: NDArray[np.bool_] = field(repr=False)
     normalised: bool
-    mapped: MappedRows | None = field(default=None, repr=False)
+    file: RowFile | None = field(default=None, repr=False)
 
-    def looked_at(self, rows: NDArray[np.int64] | slice) -> None:
-        """Say that `rows`, or those from `start` up to `stop` of a slice, were read, so that a mapped file is let go of in time."""
-        if self.mapped is not None:
-            self.mapped.looked_at(rows)
+    def take(self, rows: NDArray[np.int64]) -> Rows:
+        """Return (M, D), a copy of `rows`, each in 0..N-1: the way to read some of a mapped file."""
+        return self.rows[rows] if self.file is None else self.file.take(rows)
+
+    def passed(self) -> None:
+        """Say that much of `rows` was read in passing, so that a mapped file is let go of."""
+        if self.file is not None:
+            self.file.let_go()
 
     @property
     def size(self) -> int:
@@ -135,9 +139,9 @@ def checked_count(filled: int, size: int) -> None:
         raise CollectionError(f"Embeddings are damaged: {filled} of {size} rows could be read. Write the file again.")
 
 
-def embeddings_of(rows: Rows, norms: NDArray[np.float64], mapped: MappedRows | None = None) -> Embeddings:
+def embeddings_of(rows: Rows, norms: NDArray[np.float64], file: RowFile | None = None) -> Embeddings:
     """Return `rows` with what follows from the length of each."""
     unusable = ~np.isfinite(norms) | (norms == 0)
     for array in (norms, unusable):
         array.flags.writeable = False
-    return Embeddings(rows, norms, unusable, bool(np.all(np.abs(norms[~unusable] - 1) <= UNIT_TOLERANCE)), mapped)
+    return Embeddings(rows, norms, unusable, bool(np.all(np.abs(norms[~unusable] - 1) <= UNIT_TOLERANCE)), file)

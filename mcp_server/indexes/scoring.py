@@ -76,20 +76,18 @@ def cosines(embeddings: Embeddings, positions: NDArray[np.int64], query: NDArray
     def piece(start: int) -> None:
         for first in range(start, min(start + _PIECE, len(positions)), _TILE):
             some = positions[first : first + _TILE]
-            tile = embeddings.rows[some].astype(np.float64)
+            tile = embeddings.take(some).astype(np.float64)
             # einsum, unlike a BLAS product, sums every row in the same order wherever it stands in the tile
             scores[first : first + _TILE] = np.einsum("ij,j->i", tile, query) / embeddings.norms[some]
 
     lanes.each(piece, range(0, len(positions), _PIECE))
-    embeddings.looked_at(positions)
     return scores
 
 
 def unit_tile(embeddings: Embeddings, which: slice | NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the rows `which` at unit length, (M, D) float64; zeros for unusable ones."""
     unusable = embeddings.unusable[which]
-    tile = embeddings.rows[which].astype(np.float64)
-    embeddings.looked_at(which)
+    tile = (embeddings.rows[which] if isinstance(which, slice) else embeddings.take(which)).astype(np.float64)
     tile[unusable] = 0
     tile /= np.where(unusable, 1.0, embeddings.norms[which])[:, None]
     return tile

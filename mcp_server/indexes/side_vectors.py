@@ -24,9 +24,9 @@ from mcp_server.indexes.codes import Codes, CodingStoppedError, write_codes
 from mcp_server.indexes.embeddings import Embeddings, checked_count, embeddings_of, load_embeddings, log_oddities, measured, stored_type
 from mcp_server.indexes.exact import ExactIndex
 from mcp_server.indexes.fingerprints import fingerprint_of
-from mcp_server.indexes.mapped_rows import MappedRows
 from mcp_server.indexes.planner import Costs
 from mcp_server.indexes.probes import measure_costs
+from mcp_server.indexes.row_file import RowFile
 from mcp_server.indexes.zarr_files import find_array, read_blocks
 from mcp_server.side_files import SideFiles, SideSet
 
@@ -73,7 +73,7 @@ class SideVectors:
         if found is None:
             return load_embeddings(self._file)
         rows = found.arrays["rows"]
-        embeddings = embeddings_of(rows, np.array(found.arrays["norms"]), MappedRows(rows))
+        embeddings = embeddings_of(rows, np.array(found.arrays["norms"]), RowFile(rows))
         log_oddities(embeddings, self._file)
         return embeddings
 
@@ -84,7 +84,7 @@ class SideVectors:
             IndexMismatchError: not one tie key per row.
         """
         index = ExactIndex(embeddings, tie_keys)
-        if embeddings.mapped is None or embeddings.size < CODED_FROM:
+        if embeddings.file is None or embeddings.size < CODED_FROM:
             return index
         if not self._adopted(index):
             self._thread = threading.Thread(target=self._make_codes, args=(index,), name="codes", daemon=True)

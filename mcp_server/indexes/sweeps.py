@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +25,7 @@ _STRETCH = 1_024
 _SAFE = (2.0**-100, 2.0**100)
 """Lengths of rows whose products with a unit query neither vanish nor overflow in float32."""
 
+Take = Callable[[NDArray[np.int64]], NDArray[Any]]
 Weigh = Callable[[NDArray[np.float32], slice, NDArray[np.float32]], None]
 """Makes values of sums: takes the sums of a stretch of rows, the stretch, and where the values go."""
 
@@ -69,9 +71,8 @@ class RowSweep:
         if not self._is_safe:
             return Estimates(cosines(self._embeddings, rows, unit), rows, None, 2 * UNIT_ROUNDOFF)
         query, slack = self._query(unit)
-        (values,) = _gather((query,), self._embeddings.rows, rows)
+        (values,) = _gather((query,), self._embeddings.take, rows)
         values *= self._inverse[rows]
-        self._embeddings.looked_at(rows)
         return Estimates(values, rows, None, slack)
 
     def scanned(self, unit: NDArray[np.float64], skip: NDArray[np.bool_], occupied: Occupied) -> Estimates:
@@ -87,7 +88,7 @@ class RowSweep:
 
         with np.errstate(invalid="ignore"):  # of unusable rows
             values, peaks = _scan(query, self._embeddings.rows, skip, occupied, weigh)
-        self._embeddings.looked_at(slice(0, self._embeddings.size))
+        self._embeddings.passed()
         return Estimates(values, None, peaks, slack)
 
     def _query(self, unit: NDArray[np.float64]) -> tuple[NDArray[Any], float]:
@@ -106,10 +107,11 @@ class CodeSweep:
 
     def __init__(self, codes: Codes) -> None:
         self.codes = codes
+        self._tiles = threading.local()
 
     def gathered(self, query: CodedQuery, rows: NDArray[np.int64]) -> Estimates:
         """Return estimates of `rows`."""
-        (sums,) = _gather((query.code,), self.codes.codes, rows)
+        (sums,) = _gather((query.code,), self._take, rows)
         if len(rows) < BLOCK:
             return self._estimates(query, sums * self.codes.scale[rows], rows, None)
         values = room_for(len(rows))
@@ -118,7 +120,7 @@ class CodeSweep:
 
     def finer(self, query: CodedQuery, rows: NDArray[np.int64]) -> Estimates:
         """Return estimates of `rows` that do not suffer from the query's own rounding, for twice the sums."""
-        sums, rest = _gather((query.code, query.rest), self.codes.codes, rows)
+        sums, rest = _gather((query.code, query.rest), self._take, rows)
         sums += rest * np.float32(query.rest_factor / query.factor)
         sums *= self.codes.scale[rows]
         found = self._estimates(query, sums, rows, None)
@@ -133,24 +135,29 @@ class CodeSweep:
         values, peaks = _scan(query.code, self.codes.codes, skip, occupied, weigh)
         return self._estimates(query, values, None, peaks)
 
+    def _take(self, rows: NDArray[np.int64]) -> NDArray[np.int8]:
+        """Return the codes of up to `_TILE` rows, in memory that each thread uses again: new pages take as long as the codes."""
+        if not hasattr(self._tiles, "tile"):
+            self._tiles.tile = np.empty((_TILE, self.codes.codes.shape[1]), np.int8)
+        # "clip": without it numpy makes a copy first
+        return np.take(self.codes.codes, rows, axis=0, out=self._tiles.tile[: len(rows)], mode="clip")
+
     def _estimates(
         self, query: CodedQuery, values: NDArray[np.float32], rows: NDArray[np.int64] | None, peaks: NDArray[np.float32] | None
     ) -> Estimates:
         return Estimates(values, rows, peaks, query.slack, query.factor, query.offset, self.codes.error, self.codes.largest_error)
 
 
-def _gather(queries: tuple[NDArray[Any], ...], table: NDArray[Any], rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
-    """Return, for each query, its products with `rows` of `table`."""
+def _gather(queries: tuple[NDArray[Any], ...], take: Take, rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+    """Return, for each query, its products with `rows`, which `take` picks out."""
     sums = [np.empty(len(rows), np.float32) for _ in queries]
 
     def piece(start: int) -> None:
-        tile = np.empty((min(_TILE, len(rows)), table.shape[1]), table.dtype)
         for first in range(start, min(start + _PIECE, len(rows)), _TILE):
-            some = rows[first : first + _TILE]
-            picked = tile[: len(some)]
-            np.take(table, some, axis=0, out=picked, mode="clip")  # "clip": without it numpy makes a copy first
+            some = slice(first, min(first + _TILE, start + _PIECE))
+            picked = take(rows[some])
             for query, out in zip(queries, sums, strict=True):
-                out[first : first + len(some)] = dots(query, picked)
+                out[some] = dots(query, picked)
 
     lanes.each(piece, range(0, len(rows), _PIECE))
     return sums

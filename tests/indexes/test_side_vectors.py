@@ -16,7 +16,7 @@ from mcp_server.errors import CollectionError
 from mcp_server.indexes import side_vectors
 from mcp_server.indexes.embeddings import load_embeddings
 from mcp_server.indexes.exact import ExactIndex
-from mcp_server.indexes.mapped_rows import MappedRows
+from mcp_server.indexes.row_file import RowFile
 from mcp_server.indexes.side_vectors import CODED_FROM, SideVectors
 from mcp_server.side_files import SideFiles
 from tests.contracts.index_contract import assert_exact, assert_same, clustered, with_flaws
@@ -63,7 +63,7 @@ def test_the_first_opening_makes_the_files_and_the_second_maps_them(file: Path, 
     plain = load_embeddings(file)
     for index in (first, second):
         assert index.is_coded
-        assert index.embeddings.mapped is not None
+        assert index.embeddings.file is not None
         assert index.embeddings.rows.tobytes() == plain.rows.tobytes()
         assert index.embeddings.norms.tobytes() == plain.norms.tobytes()
         for query in clustered(2, 3):
@@ -150,13 +150,13 @@ def test_a_disk_that_is_full_only_costs_speed(
 def test_a_folder_that_cannot_be_made_only_costs_speed(file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "side").write_text("a file where the folder should be")
     index = opened(file, tmp_path / "side" / "photos")
-    assert index.embeddings.mapped is None
+    assert index.embeddings.file is None
     assert "Searches are slower" in caplog.text
 
 
 def test_a_disk_without_room_is_left_alone(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(side_vectors, "_ROOM", 1e12)
-    assert opened(file, tmp_path / "side").embeddings.mapped is None
+    assert opened(file, tmp_path / "side").embeddings.file is None
     assert list((tmp_path / "side").iterdir()) == []
 
 
@@ -170,32 +170,38 @@ def test_damaged_embeddings_are_refused_and_leave_no_files(tmp_path: Path) -> No
     assert list((tmp_path / "side").iterdir()) == []
 
 
-def test_a_mapped_file_is_let_go_of_part_by_part_when_too_much_of_it_was_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    size = 300_000
-    np.save(tmp_path / "rows.npy", clustered(1, size))  # 64 bytes a row: 1,024 in a window, 293 windows in 64 parts of 5
-    watched = np.asarray(np.load(tmp_path / "rows.npy", mmap_mode="r"))
-    released: list[tuple[int, int]] = []
+def test_few_rows_are_read_and_many_are_looked_at_and_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = clustered(1, 60_000)  # 64 bytes a row: 4,096 in a window
+    np.save(tmp_path / "rows.npy", rows)
+    released: list[int] = []
 
     class Map:
-        def madvise(self, advice: int, start: int, length: int) -> None:
-            released.append((start // 2**16, length // 2**16))
+        def madvise(self, advice: int) -> None:
+            released.append(advice)
 
-        def __len__(self) -> int:
-            return watched.nbytes + 128
-
-    mapped = MappedRows(watched)
-    monkeypatch.setattr("mcp_server.indexes.mapped_rows._AT_MOST", 10 * 2**16)
-    monkeypatch.setattr(mapped, "_map", Map())
-    for window in (0, 1, 2, 3, 50, 100, 150, 200, 250, 251):
-        mapped.looked_at(np.array([1024 * window]))
-    mapped.looked_at(np.array([1, 2, 3]))
+    file = RowFile(np.asarray(np.load(tmp_path / "rows.npy", mmap_mode="r")))
+    monkeypatch.setattr("mcp_server.indexes.row_file._AT_MOST", 10 * 2**18)
+    random = np.random.default_rng(3)
+    for count in (0, 1, 2_048):
+        some = random.integers(0, 60_000, count)
+        assert np.array_equal(file.take(some), rows[some])
+    assert not file._windows.any(), "rows that are read are not mapped"  # pyright: ignore[reportPrivateUsage]
+    real = file._map  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(file, "_map", Map())
+    assert np.array_equal(file.take(np.arange(30_000)), rows[:30_000])
     assert released == []
-    mapped.looked_at(np.array([1024 * 120]))
-    assert released == [(0, 5)], "the fullest part goes"
-    mapped.looked_at(np.array([1024 * 121]))
+    assert np.array_equal(file.take(np.arange(30_000, 60_000)), rows[30_000:])
     assert len(released) == 1
-    mapped.looked_at(slice(0, size))
-    assert len(released) > 50
-    real = MappedRows(watched)
-    real.looked_at(slice(0, size))
-    assert np.array_equal(watched, clustered(1, size)), "the file is only let go of, not changed"
+    file.take(np.arange(3_000))
+    assert len(released) == 1
+    monkeypatch.setattr(file, "_map", real)
+    file.let_go()
+    assert np.array_equal(file.take(np.arange(60_000)), rows), "the file is only let go of, not changed"
+
+
+def test_rows_are_looked_at_where_they_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = clustered(1, 3_000)
+    np.save(tmp_path / "rows.npy", rows)
+    monkeypatch.delattr("mcp_server.indexes.row_file.os.pread")
+    file = RowFile(np.asarray(np.load(tmp_path / "rows.npy", mmap_mode="r")))
+    assert np.array_equal(file.take(np.array([5, 2_999, 5])), rows[[5, 2_999, 5]])

@@ -1,0 +1,65 @@
+"""Rows in a file that is mapped into memory, read so that little of it stays there."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from typing import Any, cast
+from weakref import finalize
+
+import numpy as np
+from numpy.typing import NDArray
+
+_READ_UP_TO = 2_048
+"""So few rows are read one by one. A look at a mapped row makes the system map as much as 256 KiB around it, which takes far longer."""
+_AT_MOST = 384 * 2**20
+"""Bytes of the file that may stay mapped into memory."""
+_WINDOW = 256 * 2**10
+
+
+class RowFile:
+    """N rows of one type, one after the other in a file. Safe to use from several threads."""
+
+    def __init__(self, rows: NDArray[Any]) -> None:
+        """Take `rows`, (N, D), an array over a file that numpy has mapped."""
+        mapped = cast("Any", rows.base)
+        self._rows = rows
+        self._map: mmap.mmap | None = getattr(mapped, "_mmap", None)
+        self._offset = int(getattr(mapped, "offset", 0))
+        self._row_bytes = rows.shape[1] * rows.dtype.itemsize
+        self._file = _opened(mapped)
+        if self._file is not None:
+            finalize(self, os.close, self._file)
+        self._windows = np.zeros(rows.nbytes // _WINDOW + 2, np.bool_)
+        self._lock = threading.Lock()
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return (M, D), a copy of `rows`, each in 0..N-1."""
+        if self._file is not None and len(rows) <= _READ_UP_TO:
+            file, length, offset = self._file, self._row_bytes, self._offset
+            read = b"".join([os.pread(file, length, offset + length * row) for row in rows.tolist()])
+            if len(read) == length * len(rows):
+                return np.frombuffer(read, self._rows.dtype).reshape(len(rows), self._rows.shape[1])
+        found = self._rows[rows]
+        with self._lock:
+            self._windows[rows * self._row_bytes // _WINDOW] = True
+            too_much = int(np.count_nonzero(self._windows)) * _WINDOW > _AT_MOST
+        if too_much:
+            self.let_go()
+        return found
+
+    def let_go(self) -> None:
+        """Unmap what searches have looked at. It stays in the system's cache as long as there is room."""
+        with self._lock:
+            self._windows[:] = False
+        if self._map is not None and hasattr(self._map, "madvise"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def _opened(mapped: Any) -> int | None:
+    """Return a descriptor of the file under `mapped`; None where rows cannot be read by position."""
+    try:
+        return os.open(mapped.filename, os.O_RDONLY) if hasattr(os, "pread") else None
+    except (OSError, TypeError, AttributeError):
+        return None
