@@ -12,14 +12,18 @@ from mcp_server.errors import IndexMismatchError
 from mcp_server.indexes import lanes
 from mcp_server.indexes.codes import Codes
 from mcp_server.indexes.embeddings import Embeddings
+from mcp_server.indexes.estimates import Estimates
+from mcp_server.indexes.picked import Picked
 from mcp_server.indexes.planner import Costs, Way, quickest
-from mcp_server.indexes.scoring import best_first, checked_mask, checked_tie_keys, cosines, unit_query, unit_rows
-from mcp_server.indexes.sweeps import CodeSweep, RowSweep, occupied_stretches
+from mcp_server.indexes.scoring import best_first, checked_mask, checked_tie_keys, cosines, cosines_of, unit_query, unit_rows
+from mcp_server.indexes.sweeps import CodeSweep, RowSweep, Scope, occupied_stretches
 
 logger = logging.getLogger(__name__)
 
 _SCORED_AT_ONCE = 64
 """So many rows beyond k are all scored closely: estimating them first would cost more."""
+_PICKED_AT_MOST = 8_192
+"""More contenders than that, and than twice as many as asked for, are not held in memory at once."""
 
 
 class ExactIndex:
@@ -98,7 +102,9 @@ class ExactIndex:
         unit = unit_query(query, self.width)
         _refuse_strange(rows, self.size)
         rows = rows[~self.unusable[rows]]
-        return float(self._best_of(rows, unit, 1).scores[0]) if len(rows) else None
+        if len(rows) > _SCORED_AT_ONCE:
+            return float(self._best_of(self._rows.gathered(unit, rows), unit, 1).scores[0])
+        return float(cosines(self.embeddings, rows, unit).max()) if len(rows) else None
 
     def scores(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the cosine of each of `rows`, as `Index.scores` promises.
@@ -127,41 +133,43 @@ class ExactIndex:
 
     def _searched(self, unit: NDArray[np.float64], k: int, skip: NDArray[np.bool_], way: Way | None) -> Neighbors:
         with lanes.turn():
-            return self._found(unit, k, skip, way)
+            packed = np.packbits(skip)
+            allowed = self.size - int(np.bitwise_count(packed).sum())
+            k = min(k, allowed)
+            if allowed <= k + _SCORED_AT_ONCE:
+                return self._closely(_cleared(packed, skip, allowed), unit, k)
+            occupied = occupied_stretches(skip)
+            coded = self._codes
+            way = way or quickest(self._costs, self.size, allowed, occupied.rows, coded=coded is not None)
+            scope = Scope(skip, occupied, _cleared(packed, skip, allowed) if way.startswith("gather") else None)
+            if coded is None or way in ("gather rows", "scan rows"):
+                return self._best_of(self._rows.estimates(unit, scope), unit, k)
+            return self._by_codes(coded, unit, k, scope)
 
-    def _found(self, unit: NDArray[np.float64], k: int, skip: NDArray[np.bool_], way: Way | None) -> Neighbors:
-        packed = np.packbits(skip)
-        allowed = self.size - int(np.bitwise_count(packed).sum())
-        k = min(k, allowed)
-        if allowed <= k + _SCORED_AT_ONCE:
-            return self._closely(_cleared(packed, skip, allowed), unit, k)
-        occupied = occupied_stretches(skip)
-        coded = self._codes
-        way = way or quickest(self._costs, self.size, allowed, occupied.rows, coded=coded is not None)
-        if coded is None or way in ("gather rows", "scan rows"):
-            rows = _cleared(packed, skip, allowed) if way.startswith("gather") else None
-            found = self._rows.gathered(unit, rows) if rows is not None else self._rows.scanned(unit, skip, occupied)
-        else:
-            rows = _cleared(packed, skip, allowed) if way == "gather codes" else None
-            query = coded.codes.query(unit)
-            rough = coded.gathered(query, rows) if rows is not None else coded.scanned(query, skip, occupied)
-            floor = self._rows.gathered(unit, rough.highest(k)).floor(k)
-            contenders = rough.contenders(floor)
-            if len(contenders) > k + _SCORED_AT_ONCE:
-                contenders = coded.finer(query, contenders).contenders(floor)
-            if len(contenders) * self._costs.gather_row > occupied.rows * self._costs.scan_row:  # as among very many near-equal rows
-                logger.debug("exact.exploded contenders=%d allowed=%d", len(contenders), allowed)
-                found = self._rows.scanned(unit, skip, occupied)
-            else:
-                found = self._rows.gathered(unit, contenders)
+    def _by_codes(self, coded: CodeSweep, unit: NDArray[np.float64], k: int, scope: Scope) -> Neighbors:
+        query = coded.codes.query(unit)
+        rough = coded.estimates(query, scope)
+        leaders = Picked.of(self.embeddings, rough.highest(k))
+        floor = self._rows.estimates_of(unit, leaders).floor(k)
+        contenders = rough.contenders(floor)
+        if len(contenders) > k + _SCORED_AT_ONCE:
+            contenders = coded.finer(query, contenders).contenders(floor)
+        if len(contenders) > max(_PICKED_AT_MOST, 2 * k):
+            return self._among_many(contenders, unit, k, scope)
+        picked = leaders.instead(self.embeddings, contenders)
+        found = self._rows.estimates_of(unit, picked)
+        last = picked.only(found.contenders(found.floor(k)))
+        return best_first(last.rows, cosines_of(last.stored, self.embeddings.norms[last.rows], unit), self._ties, k)
+
+    def _among_many(self, contenders: NDArray[np.int64], unit: NDArray[np.float64], k: int, scope: Scope) -> Neighbors:
+        """Return the best `k` of so many contenders that they are not held in memory at once, as among very many near-equal rows."""
+        logger.debug("exact.many_contenders count=%d", len(contenders))
+        scan = len(contenders) * self._costs.gather_row > scope.occupied.rows * self._costs.scan_row
+        narrower = Scope(scope.skip, scope.occupied, None if scan else contenders)
+        return self._best_of(self._rows.estimates(unit, narrower), unit, k)
+
+    def _best_of(self, found: Estimates, unit: NDArray[np.float64], k: int) -> Neighbors:
         return self._closely(found.contenders(found.floor(k)), unit, k)
-
-    def _best_of(self, rows: NDArray[np.int64], unit: NDArray[np.float64], k: int) -> Neighbors:
-        """Return the best `k` of `rows`, usable ones, each there once."""
-        if len(rows) > k + _SCORED_AT_ONCE:
-            found = self._rows.gathered(unit, rows)
-            rows = found.contenders(found.floor(k))
-        return self._closely(rows, unit, k)
 
     def _closely(self, rows: NDArray[np.int64], unit: NDArray[np.float64], k: int) -> Neighbors:
         return best_first(rows, cosines(self.embeddings, rows, unit), self._ties, k)

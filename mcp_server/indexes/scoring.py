@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mcp_server.domain.search import Neighbors
 from mcp_server.errors import IndexMismatchError
 from mcp_server.indexes import lanes
-from mcp_server.indexes.embeddings import Embeddings
+from mcp_server.indexes.embeddings import Embeddings, Rows
 
 _TILE = 512
 _PIECE = 4096
@@ -76,12 +76,16 @@ def cosines(embeddings: Embeddings, positions: NDArray[np.int64], query: NDArray
     def piece(start: int) -> None:
         for first in range(start, min(start + _PIECE, len(positions)), _TILE):
             some = positions[first : first + _TILE]
-            tile = embeddings.take(some).astype(np.float64)
-            # einsum, unlike a BLAS product, sums every row in the same order wherever it stands in the tile
-            scores[first : first + _TILE] = np.einsum("ij,j->i", tile, query) / embeddings.norms[some]
+            scores[first : first + _TILE] = cosines_of(embeddings.take(some), embeddings.norms[some], query)
 
     lanes.each(piece, range(0, len(positions), _PIECE))
     return scores
+
+
+def cosines_of(rows: Rows, norms: NDArray[np.float64], query: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the cosine of each of `rows`, (M, D) as stored and of length `norms`, as `cosines` does."""
+    # einsum, unlike a BLAS product, sums every row in the same order wherever it stands
+    return (np.einsum("ij,j->i", rows.astype(np.float64), query) / norms).astype(np.float32)
 
 
 def unit_tile(embeddings: Embeddings, which: slice | NDArray[np.int64]) -> NDArray[np.float64]:

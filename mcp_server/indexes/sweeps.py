@@ -15,6 +15,7 @@ from mcp_server.indexes.codes import CodedQuery, Codes
 from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.estimates import BLOCK, GROUP, SKIPPED, Estimates, peaks_of, room_for
 from mcp_server.indexes.kernels import UNIT_ROUNDOFF, dots, rounding
+from mcp_server.indexes.picked import Picked
 from mcp_server.indexes.scoring import cosines
 
 _TILE = 512
@@ -54,6 +55,21 @@ def occupied_stretches(skip: NDArray[np.bool_]) -> Occupied:
     return Occupied(stretches, min(int(np.count_nonzero(stretches)) * _STRETCH, len(skip)))
 
 
+@dataclass(frozen=True, eq=False)
+class Scope:
+    """Which rows a sweep is over.
+
+    Attributes:
+        skip: (N,) bool, rows that must not be returned, unusable ones among them.
+        occupied: where `skip` is False.
+        rows: (M,) int64, the rows to pick out; None: all are scanned.
+    """
+
+    skip: NDArray[np.bool_]
+    occupied: Occupied
+    rows: NDArray[np.int64] | None
+
+
 class RowSweep:
     """Estimates from the rows as stored: float32 sums, the query in the type of the rows."""
 
@@ -66,14 +82,27 @@ class RowSweep:
             inverse = np.where(embeddings.unusable, 0, 1 / np.where(embeddings.unusable, 1, embeddings.norms))
             self._inverse = inverse.astype(np.float32)
 
+    def estimates(self, unit: NDArray[np.float64], scope: Scope) -> Estimates:
+        """Return estimates over `scope` for the query `unit`, (D,) of unit length."""
+        if scope.rows is not None:
+            return self.gathered(unit, scope.rows)
+        return self.scanned(unit, scope.skip, scope.occupied)
+
     def gathered(self, unit: NDArray[np.float64], rows: NDArray[np.int64]) -> Estimates:
-        """Return estimates of `rows`, usable ones, for the query `unit`."""
+        """Return estimates of `rows`, usable ones."""
         if not self._is_safe:
             return Estimates(cosines(self._embeddings, rows, unit), rows, None, 2 * UNIT_ROUNDOFF)
         query, slack = self._query(unit)
         (values,) = _gather((query,), self._embeddings.take, rows)
         values *= self._inverse[rows]
         return Estimates(values, rows, None, slack)
+
+    def estimates_of(self, unit: NDArray[np.float64], picked: Picked) -> Estimates:
+        """Return what `gathered` returns for rows that have been read."""
+        if not self._is_safe:
+            return self.gathered(unit, picked.rows)
+        query, slack = self._query(unit)
+        return Estimates(dots(query, picked.stored) * self._inverse[picked.rows], picked.rows, None, slack)
 
     def scanned(self, unit: NDArray[np.float64], skip: NDArray[np.bool_], occupied: Occupied) -> Estimates:
         """Return estimates of all rows, skipped and unusable ones (which `skip` must hold) marked."""
@@ -108,6 +137,10 @@ class CodeSweep:
     def __init__(self, codes: Codes) -> None:
         self.codes = codes
         self._tiles = threading.local()
+
+    def estimates(self, query: CodedQuery, scope: Scope) -> Estimates:
+        """Return estimates over `scope`."""
+        return self.gathered(query, scope.rows) if scope.rows is not None else self.scanned(query, scope.skip, scope.occupied)
 
     def gathered(self, query: CodedQuery, rows: NDArray[np.int64]) -> Estimates:
         """Return estimates of `rows`."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mcp_server.indexes.codes import Codes, write_codes
+from mcp_server.indexes.codes import FORMAT, Codes, write_codes
 from mcp_server.indexes.embeddings import embeddings_of, measured
 from mcp_server.indexes.exact import ExactIndex
 from mcp_server.indexes.probes import measure_costs
@@ -43,7 +43,7 @@ def ours(rows: NDArray[Any], folder: Path, ties: NDArray[np.int64] | None = None
 
 def _codes(embeddings: Any, side: SideFiles, name: str) -> Codes:
     some = embeddings.rows[:: max(1, embeddings.size // 1000)]
-    key = {"type": str(some.dtype), "sample": zlib.crc32(np.ascontiguousarray(some))}
+    key = {"format": FORMAT, "type": str(some.dtype), "sample": zlib.crc32(np.ascontiguousarray(some))}
     found = side.read(name, key)
     if found is None:
         with side.writing(name, key) as draft:
