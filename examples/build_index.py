@@ -52,11 +52,12 @@ def main(folder: Path) -> None:
     check = check_index_file(embeddings_file, index_file)
     assert check.problem is None
     assert check.of_these_embeddings
-    assert isinstance(open_index_or_exact("faiss", load_embeddings(embeddings_file), index_file, None, embeddings_file), HybridIndex)
+    stored = load_embeddings(embeddings_file)
+    assert isinstance(open_index_or_exact("faiss", ExactIndex(stored), stored, index_file, None, embeddings_file), HybridIndex)
 
     write_embeddings(embeddings_file, ROWS + 500)  # the collection grows, and the index is left behind
     grown = load_embeddings(embeddings_file)
-    index = open_index_or_exact("faiss", grown, index_file, None, embeddings_file)
+    index = open_index_or_exact("faiss", ExactIndex(grown), grown, index_file, None, embeddings_file)
     assert isinstance(index, ExactIndex)  # every search is right, though not the fastest
     newest = ROWS + 499
     assert index.search(grown.rows[newest].astype(np.float32), 1, np.zeros(grown.size, bool)).rows.tolist() == [newest]

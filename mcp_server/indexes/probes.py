@@ -13,7 +13,7 @@ from mcp_server.indexes.planner import Costs
 from mcp_server.indexes.scoring import cosines
 from mcp_server.indexes.sweeps import CodeSweep, RowSweep, occupied_stretches
 
-_GATHERED = 4_096
+_GATHERED = 16_384
 _SCANNED = 65_536
 _ROUNDS = 3
 _CONTENDERS = 400

@@ -38,7 +38,7 @@ class RowFile:
         """Return (M, D), a copy of `rows`, each in 0..N-1."""
         if self._file is not None and len(rows) <= _READ_UP_TO:
             file, length, offset = self._file, self._row_bytes, self._offset
-            read = b"".join([os.pread(file, length, offset + length * row) for row in rows.tolist()])
+            read = b"".join([os.pread(file, length * count, offset + length * row) for row, count in _runs(rows)])
             if len(read) == length * len(rows):
                 return np.frombuffer(read, self._rows.dtype).reshape(len(rows), self._rows.shape[1])
         found = self._rows[rows]
@@ -55,6 +55,14 @@ class RowFile:
             self._windows[:] = False
         if self._map is not None and hasattr(self._map, "madvise"):
             self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def _runs(rows: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Return the stretches of rows that follow each other, first row and length of each."""
+    if not len(rows):
+        return []
+    first = np.flatnonzero(np.diff(rows, prepend=rows[0] - 2) != 1)
+    return list(zip(rows[first].tolist(), np.diff(first, append=len(rows)).tolist(), strict=True))
 
 
 def _opened(mapped: Any) -> int | None:

@@ -208,6 +208,10 @@ def _scan(
         last = min(first + BLOCK, size)
         here = values[first:last]
         stretches = occupied.stretches[first // _STRETCH : -(-last // _STRETCH)]
+        if not stretches.any():
+            here[:] = SKIPPED
+            peaks[first // GROUP : (first + BLOCK) // GROUP] = SKIPPED
+            return
         if stretches.all():
             weigh(dots(query, table[first:last]), slice(first, last), here)
         else:

@@ -34,7 +34,7 @@ from oracle import Oracle
 from synthetic import SHAPES, Shape, Synthetic, default_folder, synthetic
 
 SHARES = (0.0, 0.5, 0.9, 0.99, 0.999)
-REST = 0.02
+REST = 0.1
 """Seconds between two contenders, so that the threads of the one do not spin into the time of the next."""
 CALLERS = 8
 

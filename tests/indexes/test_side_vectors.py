@@ -185,6 +185,8 @@ def test_few_rows_are_read_and_many_are_looked_at_and_let_go_of(tmp_path: Path, 
     for count in (0, 1, 2_048):
         some = random.integers(0, 60_000, count)
         assert np.array_equal(file.take(some), rows[some])
+    for some in (np.arange(500, 900), np.array([7, 8, 9, 9, 10, 3, 2, 1, 59_999, 0, 1])):
+        assert np.array_equal(file.take(some), rows[some])
     assert not file._windows.any(), "rows that are read are not mapped"  # pyright: ignore[reportPrivateUsage]
     real = file._map  # pyright: ignore[reportPrivateUsage]
     monkeypatch.setattr(file, "_map", Map())

@@ -18,16 +18,16 @@ from typing import Any
 import pytest
 from mcp import Client, StdioServerParameters
 
-from mcp_server.config import demo_folder
+from mcp_server.config import SIDE_FOLDER, demo_folder
 from tests.process.handshake import INITIALIZE
 
 
 class Server:
     """A server process and its lines, every one of which must be JSON."""
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, *flags: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "mcp_server", "serve", "--config", str(config)],
+            [sys.executable, "-m", "mcp_server", "serve", "--config", str(config), *flags],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -182,10 +182,13 @@ def test_a_killed_server_loses_nothing_but_the_call_in_flight(server: Server, co
     assert again.end() == 0
 
 
-def test_the_users_files_are_byte_identical_afterwards(server: Server, config: Path) -> None:
+@pytest.mark.parametrize("flags", [(), ("--no-cache",)])
+def test_the_users_files_are_byte_identical_afterwards(config: Path, flags: tuple[str, ...]) -> None:
     def contents() -> dict[str, bytes]:
         files = [path for path in config.parent.rglob("*") if path.is_file() and not path.name.startswith("sessions.db")]
-        return {str(path): path.read_bytes() for path in files}
+        return {str(path): path.read_bytes() for path in files if SIDE_FOLDER not in path.parts}
+
+    server = Server(config, *flags)
 
     before = contents()
     server.start()
@@ -193,6 +196,7 @@ def test_the_users_files_are_byte_identical_afterwards(server: Server, config: P
     server.call(3, "clip_search", text="cat", filters={"color": "red"})
     assert server.end() == 0
     assert contents() == before
+    assert (config.parent / SIDE_FOLDER).exists() is not bool(flags)
 
 
 @pytest.mark.anyio
