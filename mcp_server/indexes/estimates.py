@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK = 32_768
-"""Rows scanned at a time. The maxima of a block's groups are taken as soon as it is scored, while it is in the cache."""
+BLOCK = 8_192
+"""Values come in whole blocks, of whose groups the maxima are taken."""
 GROUP = 16
 """Rows of a group: `BLOCK / GROUP` apart from each other, which is the quickest way to take maxima."""
 _STRIDE = BLOCK // GROUP

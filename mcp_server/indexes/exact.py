@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 _SCORED_AT_ONCE = 64
 """So many rows beyond k are all scored closely: estimating them first would cost more."""
+_READ_ONCE = 1_024
+"""Up to so many rows are read into memory of their own; above, they pass through memory that is used again."""
 _PICKED_AT_MOST = 8_192
 """More contenders than that, and than twice as many as asked for, are not held in memory at once."""
 
@@ -142,6 +144,8 @@ class ExactIndex:
             coded = self._codes
             way = way or quickest(self._costs, self.size, allowed, occupied.rows, coded=coded is not None)
             scope = Scope(skip, occupied, _cleared(packed, skip, allowed) if way.startswith("gather") else None)
+            if scope.rows is not None and way == "gather rows" and allowed <= _READ_ONCE:
+                return self._best_of_picked(Picked.of(self.embeddings, scope.rows), unit, k)
             if coded is None or way in ("gather rows", "scan rows"):
                 return self._best_of(self._rows.estimates(unit, scope), unit, k)
             return self._by_codes(coded, unit, k, scope)
@@ -156,7 +160,9 @@ class ExactIndex:
             contenders = coded.finer(query, contenders).contenders(floor)
         if len(contenders) > max(_PICKED_AT_MOST, 2 * k):
             return self._among_many(contenders, unit, k, scope)
-        picked = leaders.instead(self.embeddings, contenders)
+        return self._best_of_picked(leaders.instead(self.embeddings, contenders), unit, k)
+
+    def _best_of_picked(self, picked: Picked, unit: NDArray[np.float64], k: int) -> Neighbors:
         found = self._rows.estimates_of(unit, picked)
         last = picked.only(found.contenders(found.floor(k)))
         return best_first(last.rows, cosines_of(last.stored, self.embeddings.norms[last.rows], unit), self._ties, k)

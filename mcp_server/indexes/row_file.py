@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 _READ_UP_TO = 2_048
 """So few rows are read one by one. A look at a mapped row makes the system map as much as 256 KiB around it, which takes far longer."""
-_AT_MOST = 384 * 2**20
-"""Bytes of the file that may stay mapped into memory."""
+AT_MOST = 384 * 2**20
+"""Bytes of the file that may stay mapped into memory. Smaller files need no such care."""
 _WINDOW = 256 * 2**10
 
 
@@ -44,7 +44,7 @@ class RowFile:
         found = self._rows[rows]
         with self._lock:
             self._windows[rows * self._row_bytes // _WINDOW] = True
-            too_much = int(np.count_nonzero(self._windows)) * _WINDOW > _AT_MOST
+            too_much = int(np.count_nonzero(self._windows)) * _WINDOW > AT_MOST
         if too_much:
             self.let_go()
         return found

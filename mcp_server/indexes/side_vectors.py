@@ -26,7 +26,7 @@ from mcp_server.indexes.exact import ExactIndex
 from mcp_server.indexes.fingerprints import fingerprint_of
 from mcp_server.indexes.planner import Costs
 from mcp_server.indexes.probes import measure_costs
-from mcp_server.indexes.row_file import RowFile
+from mcp_server.indexes.row_file import AT_MOST, RowFile
 from mcp_server.indexes.zarr_files import find_array, read_blocks
 from mcp_server.side_files import SideFiles, SideSet
 
@@ -64,6 +64,7 @@ class SideVectors:
         self._side = side
         self._file = embeddings_file
         self._key = {"embeddings": fingerprint_of(embeddings_file)}
+        self._is_laid_down = False
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
 
@@ -73,7 +74,8 @@ class SideVectors:
         if found is None:
             return load_embeddings(self._file)
         rows = found.arrays["rows"]
-        embeddings = embeddings_of(rows, np.array(found.arrays["norms"]), RowFile(rows))
+        embeddings = embeddings_of(rows, np.array(found.arrays["norms"]), RowFile(rows) if rows.nbytes > AT_MOST else None)
+        self._is_laid_down = True
         log_oddities(embeddings, self._file)
         return embeddings
 
@@ -84,7 +86,7 @@ class SideVectors:
             IndexMismatchError: not one tie key per row.
         """
         index = ExactIndex(embeddings, tie_keys)
-        if embeddings.file is None or embeddings.size < CODED_FROM:
+        if embeddings.size < CODED_FROM or not (self._is_laid_down or self._side.read("rows", self._key)):
             return index
         if not self._adopted(index):
             self._thread = threading.Thread(target=self._make_codes, args=(index,), name="codes", daemon=True)

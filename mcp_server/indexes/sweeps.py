@@ -21,6 +21,10 @@ from mcp_server.indexes.scoring import cosines
 _TILE = 512
 _PIECE = 4_096
 """Rows picked out at a time by one thread."""
+_BLOCKS_AT_ONCE = 4
+"""A scan's values of so many blocks fit into the cache of a core until their maxima are taken."""
+_PIECES = 4
+"""A scan has at least so many pieces if it has so many blocks, so that both threads are busy to the end."""
 _STRETCH = 1_024
 """A scan passes over so many skipped rows in a row without looking at them."""
 _SAFE = (2.0**-100, 2.0**100)
@@ -203,14 +207,15 @@ def _scan(
     size = len(table)
     values = room_for(size)
     peaks = np.empty(len(values) // GROUP, np.float32)
+    step = BLOCK * max(1, min(_BLOCKS_AT_ONCE, size // (_PIECES * BLOCK)))
 
-    def block(first: int) -> None:
-        last = min(first + BLOCK, size)
+    def blocks(first: int) -> None:
+        last = min(first + step, size)
         here = values[first:last]
         stretches = occupied.stretches[first // _STRETCH : -(-last // _STRETCH)]
         if not stretches.any():
             here[:] = SKIPPED
-            peaks[first // GROUP : (first + BLOCK) // GROUP] = SKIPPED
+            peaks[first // GROUP : (first + step) // GROUP] = SKIPPED
             return
         if stretches.all():
             weigh(dots(query, table[first:last]), slice(first, last), here)
@@ -223,9 +228,9 @@ def _scan(
         if skipped.any():
             # adding is several times quicker than writing where a mask says so
             here += np.multiply(skipped.view(np.int8), SKIPPED, dtype=np.float32)
-        peaks[first // GROUP : (first + BLOCK) // GROUP] = peaks_of(values[first : first + BLOCK])
+        peaks[first // GROUP : (first + step) // GROUP] = peaks_of(values[first : first + step])
 
-    lanes.each(block, range(0, size, BLOCK))
+    lanes.each(blocks, range(0, size, step))
     return values, peaks
 
 

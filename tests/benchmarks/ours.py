@@ -14,7 +14,7 @@ from mcp_server.indexes.codes import FORMAT, Codes, write_codes
 from mcp_server.indexes.embeddings import embeddings_of, measured
 from mcp_server.indexes.exact import ExactIndex
 from mcp_server.indexes.probes import measure_costs
-from mcp_server.indexes.row_file import RowFile
+from mcp_server.indexes.row_file import AT_MOST, RowFile
 from mcp_server.side_files import SideFiles
 
 KEPT_FROM = 20_000
@@ -32,7 +32,7 @@ def ours(rows: NDArray[Any], folder: Path, ties: NDArray[np.int64] | None = None
     plain = np.asarray(rows)
     blocks = ((start, plain[start : start + 4096]) for start in range(0, len(plain), 4096))
     norms = np.concatenate([lengths for _, lengths in measured(blocks, plain.dtype)] or [np.empty(0)])
-    embeddings = embeddings_of(plain, norms, RowFile(plain) if isinstance(rows, np.memmap) else None)
+    embeddings = embeddings_of(plain, norms, RowFile(plain) if isinstance(rows, np.memmap) and plain.nbytes > AT_MOST else None)
     index = ExactIndex(embeddings, ties)
     if embeddings.unusable.all():
         return index

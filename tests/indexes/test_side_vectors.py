@@ -63,7 +63,7 @@ def test_the_first_opening_makes_the_files_and_the_second_maps_them(file: Path, 
     plain = load_embeddings(file)
     for index in (first, second):
         assert index.is_coded
-        assert index.embeddings.file is not None
+        assert isinstance(index.embeddings.rows.base, np.memmap)
         assert index.embeddings.rows.tobytes() == plain.rows.tobytes()
         assert index.embeddings.norms.tobytes() == plain.norms.tobytes()
         for query in clustered(2, 3):
@@ -150,13 +150,13 @@ def test_a_disk_that_is_full_only_costs_speed(
 def test_a_folder_that_cannot_be_made_only_costs_speed(file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "side").write_text("a file where the folder should be")
     index = opened(file, tmp_path / "side" / "photos")
-    assert index.embeddings.file is None
+    assert not isinstance(index.embeddings.rows.base, np.memmap)
     assert "Searches are slower" in caplog.text
 
 
 def test_a_disk_without_room_is_left_alone(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(side_vectors, "_ROOM", 1e12)
-    assert opened(file, tmp_path / "side").embeddings.file is None
+    assert not isinstance(opened(file, tmp_path / "side").embeddings.rows.base, np.memmap)
     assert list((tmp_path / "side").iterdir()) == []
 
 
@@ -180,7 +180,7 @@ def test_few_rows_are_read_and_many_are_looked_at_and_let_go_of(tmp_path: Path, 
             released.append(advice)
 
     file = RowFile(np.asarray(np.load(tmp_path / "rows.npy", mmap_mode="r")))
-    monkeypatch.setattr("mcp_server.indexes.row_file._AT_MOST", 10 * 2**18)
+    monkeypatch.setattr("mcp_server.indexes.row_file.AT_MOST", 10 * 2**18)
     random = np.random.default_rng(3)
     for count in (0, 1, 2_048):
         some = random.integers(0, 60_000, count)
