@@ -100,6 +100,8 @@ def open_collection(
     catalog = opened.catalog
     for finding in catalog.findings:
         logger.warning("collection.finding name=%s %s", config.name, finding)
+    if settings.side_folder is None:
+        logger.warning("collection.no_cache name=%s Starts and searches are slower with --no-cache.", config.name)
     return Collection(
         config.name,
         catalog=catalog,

@@ -197,6 +197,7 @@ def test_the_users_files_are_byte_identical_afterwards(config: Path, flags: tupl
     assert server.end() == 0
     assert contents() == before
     assert (config.parent / SIDE_FOLDER).exists() is not bool(flags)
+    assert (b"slower with --no-cache" in b"".join(server.errors)) is bool(flags)
 
 
 @pytest.mark.anyio
