@@ -1,8 +1,9 @@
 """Arrays worked out once from a user's files and kept beside them in the cache, so that the next start only maps them into memory.
 
-One *set* of arrays is a folder `NAME-HASH` with one `.npy` file an array and `about.json`; HASH is of the *key*, the facts that decide
-whether the set still fits: a set of another key is never read. A set is written to a temporary folder and renamed when it is whole, and
-never changed afterwards, so any number of processes may map it. Sets that a newer one of the same name replaces are removed.
+One *set* of arrays is a folder `NAME-HASH` with one `.npy` file an array and `about.json`, which lists them; HASH is of the *key*, the
+facts that decide whether the set still fits: a set of another key is never read. A set is written to a temporary folder and renamed when
+it is whole, and never changed afterwards, so any number of processes may map it. Sets that a newer one of the same name replaces are
+removed.
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ from numpy.typing import DTypeLike, NDArray
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-"""Counts up when the meaning of any array changes; part of every key."""
+FORMAT = 2
+"""Counts up when the meaning of any array or the layout of a set changes; part of every key."""
 _ABOUT = "about.json"
 _READ_WHOLE = 4096
 """Files up to so many bytes are read, not mapped; an empty array cannot be mapped at all."""
 _LEFT_SECONDS = 24 * 3600
 
 Arrays = dict[str, NDArray[Any]]
+Kind = list[Any]
+"""Type and shape of an array, as JSON has them."""
 
 
 class SideSet:
@@ -80,6 +83,7 @@ class Draft:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._streams: list[Stream] = []
+        self._kinds: dict[str, Kind] = {}
         self.about: dict[str, Any] = {}
         """Facts to keep with the arrays."""
 
@@ -87,25 +91,28 @@ class Draft:
         """Return a new array of `shape` that will be called `name`; append all its rows before the draft ends."""
         stream = Stream(self._folder / f"{name}.npy", shape, np.dtype(dtype))
         self._streams.append(stream)
+        self._kinds[name] = [np.dtype(dtype).str, list(shape)]
         return stream
 
     def put(self, name: str, array: NDArray[Any]) -> None:
         """Keep `array` as `name`."""
         np.save(self._folder / f"{name}.npy", array, allow_pickle=False)
+        self._kinds[name] = _kind(array)
 
     def settle(self) -> None:
         """Bring everything to the disk."""
         for stream in self._streams:
             stream.close()
-        (self._folder / _ABOUT).write_text(json.dumps(self.about) + "\n", encoding="utf-8")
+        content = json.dumps({"about": self.about, "arrays": self._kinds})
+        (self._folder / _ABOUT).write_text(content + "\n", encoding="utf-8")
         for file in self._folder.iterdir():
-            with file.open("rb") as opened:
+            with file.open("r+b") as opened:  # Windows brings nothing to the disk for those who may only read
                 os.fsync(opened.fileno())
 
     def drop(self) -> None:
         """Close what is open, whole or not."""
         for stream in self._streams:
-            with suppress(ValueError):
+            with suppress(ValueError, OSError):  # on a full disk closing fails as well
                 stream.close()
 
 
@@ -127,14 +134,16 @@ class SideFiles:
         """Return the set `name` that was made for exactly `key`; None when there is none, or it is damaged (which is logged)."""
         folder = self._folder_of(name, key)
         try:
-            about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
-            arrays = {file.stem: _mapped(file) for file in sorted(folder.glob("*.npy"))}
-        except FileNotFoundError:
+            content = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+            arrays = {name: _mapped(folder / f"{name}.npy") for name in content["arrays"]}
+            if {name: _kind(array) for name, array in arrays.items()} != content["arrays"]:
+                raise ValueError("its arrays are not those that were written")
+            return SideSet(folder, arrays, content["about"])
+        except FileNotFoundError:  # another process may be removing it at this moment
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
             logger.warning("side_files.unreadable set=%s error=%s", folder, error)
             return None
-        return SideSet(folder, arrays, about)
 
     @contextmanager
     def writing(self, name: str, key: Mapping[str, Any]) -> Generator[Draft]:
@@ -180,6 +189,10 @@ class SideFiles:
             with suppress(OSError):
                 if time.time() - left.stat().st_mtime > _LEFT_SECONDS:
                     shutil.rmtree(left, ignore_errors=True)
+
+
+def _kind(array: NDArray[Any]) -> Kind:
+    return [array.dtype.str, list(array.shape)]
 
 
 def _mapped(file: Path) -> NDArray[Any]:

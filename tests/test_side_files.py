@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -77,20 +79,30 @@ def test_a_second_writer_of_the_same_set_changes_nothing(tmp_path: Path) -> None
     assert np.array_equal(found.arrays["large"], again.arrays["large"])
 
 
-@pytest.mark.parametrize("damage", ["about", "array"])
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "about cut off": lambda folder: (folder / "about.json").write_text("{"),
+    "about empty": lambda folder: (folder / "about.json").write_text("{}"),
+    "about strange": lambda folder: (folder / "about.json").write_text("[1]"),
+    "array cut off": lambda folder: os.truncate(folder / "large.npy", 20_000),
+    "head cut off": lambda folder: (folder / "large.npy").write_bytes(b"\x93NUMPY"),
+    "array empty": lambda folder: (folder / "large.npy").write_bytes(b""),
+    "array missing": lambda folder: (folder / "small.npy").unlink(),
+    "other type": lambda folder: np.save(folder / "large.npy", np.zeros((300, 40), np.float16)),
+    "other shape": lambda folder: np.save(folder / "small.npy", np.arange(4)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_set_is_passed_over_and_can_be_written_anew(tmp_path: Path, damage: str) -> None:
     files = SideFiles(tmp_path)
     write(files, 1, 1.0)
     (folder,) = tmp_path.iterdir()
-    if damage == "about":
-        (folder / "about.json").write_text("{")
-    else:
-        (folder / "large.npy").write_bytes(b"\x93NUMPY")
+    DAMAGES[damage](folder)
     assert files.read("rows", {"key": 1}) is None
     write(files, 1, 3.0)
     found = files.read("rows", {"key": 1})
     assert found is not None
-    assert json.loads((found.folder / "about.json").read_text()) == {"value": 3.0}
+    assert found.about == {"value": 3.0}
     assert np.all(found.arrays["large"] == 3.0)
 
 
@@ -119,3 +131,36 @@ def test_what_a_killed_writer_left_is_swept_after_a_day(tmp_path: Path) -> None:
     write(files, 1, 1.0)
     assert not old.exists()
     assert young.exists()
+
+
+def test_a_disk_that_is_full_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = SideFiles(tmp_path)
+
+    def fill() -> None:
+        with files.writing("rows", {"key": 1}) as draft:
+            stream = draft.stream("large", (2, 40), np.float32)
+            monkeypatch.setattr(stream, "_file", FullDisk(stream._file))  # pyright: ignore[reportPrivateUsage]
+            stream.append(np.zeros((1, 40)))
+
+    class FullDisk:
+        def __init__(self, file: BinaryIO) -> None:
+            self._file = file
+
+        def write(self, data: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def close(self) -> None:
+            self._file.close()
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        fill()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_brought_to_the_disk_by_who_may_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="Windows refuses by itself")
+    modes: list[int] = []
+    monkeypatch.setattr("mcp_server.side_files.os.fsync", lambda file: modes.append(fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE))
+    write(SideFiles(tmp_path), 1, 1.0)
+    assert modes == [os.O_RDWR] * 4
