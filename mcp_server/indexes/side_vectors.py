@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from numpy.typing import NDArray
 
 from mcp_server.indexes import codes as coding
@@ -86,7 +86,9 @@ class SideVectors:
             IndexMismatchError: not one tie key per row.
         """
         index = ExactIndex(embeddings, tie_keys)
-        if embeddings.size < CODED_FROM or not (self._is_laid_down or self._side.read("rows", self._key)):
+        if embeddings.size < CODED_FROM or embeddings.unusable.all():
+            return index
+        if not (self._is_laid_down or self._side.read("rows", self._key)):
             return index
         if not self._adopted(index):
             self._thread = threading.Thread(target=self._make_codes, args=(index,), name="codes", daemon=True)
@@ -182,17 +184,16 @@ class SideVectors:
                 self._adopted(index)
         except CodingStoppedError:
             logger.info("codes.stopped file=%s", self._file)
-        except OSError as error:
+        except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
             logger.warning("codes.not_written folder=%s error=%s Searches are slower without them.", self._side.folder, error)
 
-    def _turn(self) -> FileLock:
+    def _turn(self) -> AcquireReturnProxy[FileLock]:
         """Return a lock that one process at a time holds, taken. Raises CodingStoppedError when nothing is to be made any more."""
         lock = FileLock(self._side.folder / "codes.lock")
         while True:
             if self._ended.is_set():
                 raise CodingStoppedError
             try:
-                lock.acquire(timeout=_ASK_AGAIN_SECONDS)
+                return lock.acquire(timeout=_ASK_AGAIN_SECONDS)
             except Timeout:
                 continue
-            return lock

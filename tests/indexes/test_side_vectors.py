@@ -76,6 +76,25 @@ def test_few_rows_need_no_codes(tmp_path: Path) -> None:
     assert not index.is_coded
 
 
+def test_rows_that_are_all_unusable_open_as_often_as_one_likes(tmp_path: Path) -> None:
+    file = stored(tmp_path / "e.zip", np.full((SIZE, 4), np.nan, np.float16))
+    for _ in range(2):
+        index = opened(file, tmp_path / "side")
+        assert not index.is_coded
+        assert len(index.search(np.ones(4, np.float32), 5, np.zeros(SIZE, bool)).rows) == 0
+
+
+def test_a_file_system_without_locks_only_costs_speed(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def acquire(*_: object, **__: object) -> None:
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr(side_vectors.FileLock, "acquire", acquire)
+    assert not opened(file, tmp_path / "side").is_coded
+    assert "Searches are slower" in caplog.text
+
+
 def test_searches_are_answered_while_codes_are_made(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on, coding = threading.Event(), threading.Event()
     plain = side_vectors.write_codes
