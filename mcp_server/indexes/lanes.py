@@ -63,11 +63,12 @@ def each(work: Callable[[int], None], pieces: Sequence[int]) -> None:
 @contextmanager
 def turn() -> Generator[None]:
     """Wait until it is this call's turn, first come, first served, and keep it for the block. Raises what `stop_if_unwanted` raises."""
-    _turns.take()
+    turns = _turns
+    turns.take()
     try:
         yield
     finally:
-        _turns.give_back()
+        turns.give_back()
 
 
 class _Turns:
@@ -111,3 +112,14 @@ _turns = _Turns(LANES)
 @cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(LANES, thread_name_prefix="search-lane")
+
+
+def _begin_anew() -> None:
+    """Forget the threads and the turns of the process that this one was forked from: none of its threads is here."""
+    global _turns  # noqa: PLW0603 - it belongs to the process, and this is another one
+    _turns = _Turns(LANES)
+    _pool.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -70,6 +73,31 @@ def stopping_after(calls: int) -> Callable[[], None]:
             raise StoppedError
 
     return check
+
+
+FORKED = """
+import contextlib, os, signal, threading
+from mcp_server.indexes import lanes
+both = threading.Barrier(2)
+lanes.each(lambda _: both.wait(30) if lanes.LANES == 2 else None, range(2))
+with contextlib.ExitStack() as turns:
+    for _ in range(lanes.LANES):
+        turns.enter_context(lanes.turn())
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        with lanes.turn():
+            done = []
+            lanes.each(done.append, range(10))
+        os._exit(len(done))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_has_threads_and_turns_of_its_own() -> None:
+    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stdout.strip() == "10", ran.stderr
 
 
 def test_work_that_is_not_wanted_stops_between_pieces() -> None:
