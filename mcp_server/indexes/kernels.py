@@ -27,7 +27,8 @@ def dots(query: NDArray[Any], rows: NDArray[Any]) -> NDArray[np.float32]:
     if _is_right(query.dtype.str, query.shape[0]):
         return _products(query, rows)
     wide = query.astype(np.float64)
-    tiles = [rows[start : start + _TILE].astype(np.float64) @ wide for start in range(0, len(rows), _TILE)]
+    with np.errstate(invalid="ignore"):  # of rows that are not finite; the library does not warn of them either
+        tiles = [rows[start : start + _TILE].astype(np.float64) @ wide for start in range(0, len(rows), _TILE)]
     return np.concatenate([np.empty(0), *tiles]).astype(np.float32)
 
 

@@ -115,12 +115,12 @@ class RowSweep:
         query, slack = self._query(unit)
 
         def weigh(sums: NDArray[np.float32], rows: slice, out: NDArray[np.float32]) -> None:
-            np.multiply(sums, self._inverse[rows], out=out)
+            with np.errstate(invalid="ignore"):  # of unusable rows; here, since each thread has a state of its own
+                np.multiply(sums, self._inverse[rows], out=out)
             if not self._all_usable:
                 out[self._embeddings.unusable[rows]] = 0  # else NaN, which no mask can cover
 
-        with np.errstate(invalid="ignore"):  # of unusable rows
-            values, peaks = _scan(query, self._embeddings.rows, skip, occupied, weigh)
+        values, peaks = _scan(query, self._embeddings.rows, skip, occupied, weigh)
         self._embeddings.passed()
         return Estimates(values, None, peaks, slack)
 

@@ -195,6 +195,16 @@ def test_more_rows_than_groups_can_be_asked_for(large: ExactIndex) -> None:
     assert_exact(large, large.embeddings.rows, ties, clustered(15, 1, 24)[0], k=5000, skip=np.zeros(large.size, bool))
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_rows_that_are_not_finite_are_passed_over_in_silence(dtype: type) -> None:
+    rows = clustered(16, 2 * BLOCK, 4).astype(dtype)
+    rows[::7, 1], rows[1::7] = np.inf, np.nan
+    index = ExactIndex(Embeddings.from_rows(rows))
+    assert_exact(index, rows, np.arange(len(rows)), clustered(17, 1, 4)[0], k=20, skip=np.zeros(len(rows), bool))
+    found = index.search_by("scan rows", clustered(17, 1, 4)[0], 20, np.zeros(len(rows), bool))
+    assert np.all(np.isfinite(found.scores))
+
+
 def test_codes_of_other_rows_are_refused(tmp_path: Path) -> None:
     from mcp_server.errors import IndexMismatchError
 
