@@ -1,9 +1,9 @@
 """Arrays worked out once from a user's files and kept beside them in the cache, so that the next start only maps them into memory.
 
-One *set* of arrays is a folder `NAME-HASH` with one `.npy` file an array and `about.json`, which lists them; HASH is of the *key*, the
-facts that decide whether the set still fits: a set of another key is never read. A set is written to a temporary folder and renamed when
-it is whole, and never changed afterwards, so any number of processes may map it. Sets that a newer one of the same name replaces are
-removed.
+One *set* of arrays is a folder `NAME-HASH`: `about.json` says which arrays there are, `arrays.bin` holds them one behind the other, and
+those that are larger than memory have a `.npy` file each. HASH is of the *key*, the facts that decide whether the set still fits: a set of
+another key is never read. A set is written to a temporary folder and renamed when it is whole, and never changed afterwards, so any number
+of processes may map it. Sets that a newer one of the same name replaces are removed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -28,13 +29,16 @@ logger = logging.getLogger(__name__)
 FORMAT = 2
 """Counts up when the meaning of any array or the layout of a set changes; part of every key."""
 _ABOUT = "about.json"
+_TOGETHER = "arrays.bin"
+"""One file for most arrays: each file that is mapped keeps one of the few hundred descriptors that a process may have."""
+_ALIGNED = 64
 _READ_WHOLE = 4096
 """Files up to so many bytes are read, not mapped; an empty array cannot be mapped at all."""
 _LEFT_SECONDS = 24 * 3600
 
 Arrays = dict[str, NDArray[Any]]
-Kind = list[Any]
-"""Type and shape of an array, as JSON has them."""
+Place = list[Any]
+"""Type, shape and where in `arrays.bin` an array begins, None for one with a file of its own; as JSON has them."""
 
 
 class SideSet:
@@ -83,7 +87,7 @@ class Draft:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._streams: list[Stream] = []
-        self._kinds: dict[str, Kind] = {}
+        self._places: dict[str, Place] = {}
         self.about: dict[str, Any] = {}
         """Facts to keep with the arrays."""
 
@@ -91,19 +95,21 @@ class Draft:
         """Return a new array of `shape` that will be called `name`; append all its rows before the draft ends."""
         stream = Stream(self._folder / f"{name}.npy", shape, np.dtype(dtype))
         self._streams.append(stream)
-        self._kinds[name] = [np.dtype(dtype).str, list(shape)]
+        self._places[name] = [np.dtype(dtype).str, list(shape), None]
         return stream
 
     def put(self, name: str, array: NDArray[Any]) -> None:
         """Keep `array` as `name`."""
-        np.save(self._folder / f"{name}.npy", array, allow_pickle=False)
-        self._kinds[name] = _kind(array)
+        with (self._folder / _TOGETHER).open("ab") as file:
+            file.write(bytes(-file.tell() % _ALIGNED))
+            self._places[name] = [array.dtype.str, list(array.shape), file.tell()]
+            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
     def settle(self) -> None:
         """Bring everything to the disk."""
         for stream in self._streams:
             stream.close()
-        content = json.dumps({"about": self.about, "arrays": self._kinds})
+        content = json.dumps({"about": self.about, "arrays": self._places})
         (self._folder / _ABOUT).write_text(content + "\n", encoding="utf-8")
         for file in self._folder.iterdir():
             with file.open("r+b") as opened:  # Windows brings nothing to the disk for those who may only read
@@ -135,10 +141,7 @@ class SideFiles:
         folder = self._folder_of(name, key)
         try:
             content = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
-            arrays = {name: _mapped(folder / f"{name}.npy") for name in content["arrays"]}
-            if {name: _kind(array) for name, array in arrays.items()} != content["arrays"]:
-                raise ValueError("its arrays are not those that were written")
-            return SideSet(folder, arrays, content["about"])
+            return SideSet(folder, _arrays(folder, content["arrays"]), content["about"])
         except FileNotFoundError:  # another process may be removing it at this moment
             return None
         except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
@@ -191,8 +194,27 @@ class SideFiles:
                     shutil.rmtree(left, ignore_errors=True)
 
 
-def _kind(array: NDArray[Any]) -> Kind:
-    return [array.dtype.str, list(array.shape)]
+def _arrays(folder: Path, places: Mapping[str, Place]) -> Arrays:
+    """Return the arrays at `places`. Raises ValueError where they are not those that were written."""
+    arrays: Arrays = {}
+    together = _together(folder / _TOGETHER) if any(start is not None for _, _, start in places.values()) else np.empty(0, np.uint8)
+    for name, (dtype, shape, start) in places.items():
+        if start is None:
+            arrays[name] = _mapped(folder / f"{name}.npy")
+            if (arrays[name].dtype.str, list(arrays[name].shape)) != (dtype, shape):
+                raise ValueError(f"{name} is not the array that was written")
+        else:
+            stop = start + np.dtype(dtype).itemsize * math.prod(shape)
+            arrays[name] = together[start:stop].view(dtype).reshape(shape)
+    return arrays
+
+
+def _together(file: Path) -> NDArray[np.uint8]:
+    if file.stat().st_size <= _READ_WHOLE:
+        small = np.fromfile(file, np.uint8)
+        small.flags.writeable = False
+        return small
+    return np.asarray(np.memmap(file, np.uint8, "r"))
 
 
 def _mapped(file: Path) -> NDArray[Any]:

@@ -40,6 +40,32 @@ def test_a_set_comes_back_as_it_was_written_for_its_key_alone(tmp_path: Path) ->
     assert files.read("codes", {"key": 1}) is None
 
 
+@pytest.mark.parametrize("length", [0, 1, 5_000])
+def test_arrays_of_any_type_and_shape_come_back_and_keep_one_file_open(tmp_path: Path, length: int) -> None:
+    arrays = {
+        "bits": np.arange(length) % 3 == 0,
+        "odd": np.arange(length, dtype=np.uint8),
+        "wide": np.arange(2.0 * length).reshape(length, 2).T,
+        "empty": np.empty((0, 7), np.int64),
+        "single": np.array(4.5),
+        "text": np.full(length, "häuser"),
+        "days": np.full(length, np.datetime64("2020-02-29", "D")),
+    }
+    files = SideFiles(tmp_path)
+    with files.writing("field", {}) as draft:
+        for name, array in arrays.items():
+            draft.put(name, array)
+    found = files.read("field", {})
+    assert found is not None
+    assert list(found.arrays) == list(arrays)
+    for name, array in arrays.items():
+        assert found.arrays[name].dtype == array.dtype
+        assert found.arrays[name].shape == array.shape
+        assert np.array_equal(found.arrays[name], array)
+        assert not found.arrays[name].flags.writeable
+    assert sorted(path.name for path in found.folder.iterdir()) == ["about.json", "arrays.bin"]
+
+
 def test_a_newer_set_replaces_the_older_one_and_leaves_others_alone(tmp_path: Path) -> None:
     files = SideFiles(tmp_path)
     with files.writing("rows-small", {"key": 1}) as draft:
@@ -86,9 +112,12 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "array cut off": lambda folder: os.truncate(folder / "large.npy", 20_000),
     "head cut off": lambda folder: (folder / "large.npy").write_bytes(b"\x93NUMPY"),
     "array empty": lambda folder: (folder / "large.npy").write_bytes(b""),
-    "array missing": lambda folder: (folder / "small.npy").unlink(),
+    "array missing": lambda folder: (folder / "large.npy").unlink(),
     "other type": lambda folder: np.save(folder / "large.npy", np.zeros((300, 40), np.float16)),
-    "other shape": lambda folder: np.save(folder / "small.npy", np.arange(4)),
+    "other shape": lambda folder: np.save(folder / "large.npy", np.zeros((40, 300), np.float32)),
+    "small ones cut off": lambda folder: os.truncate(folder / "arrays.bin", 23),
+    "small ones empty": lambda folder: os.truncate(folder / "arrays.bin", 0),
+    "small ones missing": lambda folder: (folder / "arrays.bin").unlink(),
 }
 
 
