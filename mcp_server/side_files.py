@@ -170,6 +170,13 @@ class SideFiles:
             raise
         self._drop_others(name, final)
 
+    def sweep(self, name: str = "*", older_than: float = _LEFT_SECONDS) -> None:
+        """Remove the drafts of `name`, or of all, that writers who were ended have left: those begun more seconds ago than `older_than`."""
+        for left in self.folder.glob(f".{name}-*"):
+            with suppress(OSError):
+                if time.time() - left.stat().st_mtime >= older_than:
+                    shutil.rmtree(left, ignore_errors=True)
+
     def _folder_of(self, name: str, key: Mapping[str, Any]) -> Path:
         raw = json.dumps({"format": FORMAT, **key}, sort_keys=True)
         return self.folder / f"{name}-{hashlib.sha256(raw.encode()).hexdigest()[:16]}"
@@ -188,10 +195,6 @@ class SideFiles:
         for other in self.folder.glob(f"{name}-*"):
             if other != kept and other.name[len(name) + 1 :].isalnum():
                 shutil.rmtree(other, ignore_errors=True)  # who has it mapped goes on reading it
-        for left in self.folder.glob(f".{name}-*"):  # by writers that were killed
-            with suppress(OSError):
-                if time.time() - left.stat().st_mtime > _LEFT_SECONDS:
-                    shutil.rmtree(left, ignore_errors=True)
 
 
 def _arrays(folder: Path, places: Mapping[str, Place]) -> Arrays:

@@ -150,16 +150,21 @@ def test_an_array_with_rows_missing_or_too_many_is_not_kept(tmp_path: Path) -> N
     assert files.read("rows", {"key": 1}) is not None
 
 
-def test_what_a_killed_writer_left_is_swept_after_a_day(tmp_path: Path) -> None:
+def test_what_killed_writers_left_is_swept(tmp_path: Path) -> None:
     files = SideFiles(tmp_path)
-    old, young = tmp_path / ".rows-0123456789abcdef.x1", tmp_path / ".rows-0123456789abcdef.x2"
-    for left in (old, young):
-        left.mkdir()
-        (left / "large.npy").write_bytes(b"1")
-    os.utime(old, (0, 0))
+    files.sweep()
+    names = [".rows-0123456789abcdef.x1", ".rows-0123456789abcdef.x2", ".codes-0123456789abcdef.x1", ".codes-0123456789abcdef.x2"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "large.npy").write_bytes(b"1")
+    os.utime(tmp_path / names[0], (0, 0))
+    os.utime(tmp_path / names[2], (0, 0))
     write(files, 1, 1.0)
-    assert not old.exists()
-    assert young.exists()
+    files.sweep()
+    assert [name for name in names if (tmp_path / name).exists()] == [names[1], names[3]]
+    files.sweep("codes", 0)
+    assert [name for name in names if (tmp_path / name).exists()] == [names[1]]
+    assert files.read("rows", {"key": 1}) is not None
 
 
 def test_a_disk_that_is_full_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

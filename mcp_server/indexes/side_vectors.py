@@ -70,6 +70,7 @@ class SideVectors:
 
     def open(self) -> Embeddings:
         """Return the embeddings, mapped if they can be; raises what `load_embeddings` raises."""
+        self._side.sweep()
         found = self._side.read("rows", self._key) or self._laid_down()
         if found is None:
             return load_embeddings(self._file)
@@ -176,6 +177,7 @@ class SideVectors:
     def _make_codes(self, index: ExactIndex) -> None:
         try:
             with self._turn():
+                self._side.sweep("codes", 0)  # by a server that was stopped meanwhile: nobody else is making codes now
                 if self._adopted(index) or not self._has_room(index.size * index.width):
                     return
                 logger.info("codes.started file=%s rows=%d", self._file, index.size)

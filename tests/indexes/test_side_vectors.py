@@ -148,6 +148,15 @@ def test_closing_stops_the_making_of_codes(file: Path, tmp_path: Path) -> None:
     assert names(tmp_path / "side") == ["rows"]
 
 
+def test_what_a_server_stopped_while_making_codes_left_is_removed_by_the_next_one(file: Path, tmp_path: Path) -> None:
+    left = tmp_path / "side" / ".codes-0123456789abcdef.x1"
+    left.mkdir(parents=True)
+    (left / "codes.npy").write_bytes(b"1")
+    opened(file, tmp_path / "side")
+    assert not left.exists()
+    assert names(tmp_path / "side") == ["codes", "costs", "rows"]
+
+
 @pytest.mark.parametrize("failing", ["rows", "codes"])
 def test_a_disk_that_is_full_only_costs_speed(
     file: Path, tmp_path: Path, rows: NDArray, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failing: str
