@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from pathlib import Path
 
@@ -124,6 +125,20 @@ def test_embeddings_that_were_replaced_are_read_anew(file: Path, tmp_path: Path)
     assert index.embeddings.rows.tobytes() == other.tobytes()
     assert index.is_coded
     assert names(tmp_path / "side") == ["codes", "costs", "rows"]
+
+
+def test_a_chunk_of_a_folder_that_was_replaced_is_noticed_by_more_than_size_and_time(tmp_path: Path) -> None:
+    folder, rows = tmp_path / "e.zarr", clustered(1, 300)
+    array = zarr.create_array(folder, data=rows, chunks=(100, rows.shape[1]), compressors=None)
+    opened(folder, tmp_path / "side")
+    before = {path: path.stat() for path in folder.rglob("*")}
+    array[100:200] = -rows[100:200]
+    for path, stat in before.items():
+        assert path.stat().st_size == stat.st_size
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    index = opened(folder, tmp_path / "side")
+    assert np.array_equal(index.embeddings.rows[100:200], -rows[100:200])
+    assert names(tmp_path / "side") == ["rows"]
 
 
 def test_two_that_open_at_once_end_with_the_same_files(file: Path, tmp_path: Path, rows: NDArray) -> None:
