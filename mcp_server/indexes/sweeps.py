@@ -50,6 +50,7 @@ class Occupied:
 
 def occupied_stretches(skip: NDArray[np.bool_]) -> Occupied:
     """Return where `skip`, (N,) bool, is False."""
+    skip = np.ascontiguousarray(skip)
     whole = len(skip) // _STRETCH * _STRETCH
     stretches = np.empty(-(-len(skip) // _STRETCH), np.bool_)
     words = skip[:whole].view(np.uint64).reshape(-1, _STRETCH // 8)

@@ -205,6 +205,14 @@ def test_rows_that_are_not_finite_are_passed_over_in_silence(dtype: type) -> Non
     assert np.all(np.isfinite(found.scores))
 
 
+def test_a_mask_may_be_a_view_of_any_kind() -> None:
+    rows = clustered(18, 3000)
+    index = ExactIndex(Embeddings.from_rows(rows))
+    wide = np.random.default_rng(18).random(6001) < 0.5
+    for skip in (wide[:6000:2], wide[1:3001], wide[2999::-1], np.broadcast_to(np.False_, 3000)):
+        assert_exact(index, rows, np.arange(3000), clustered(19, 1)[0], k=20, skip=skip)
+
+
 def test_codes_of_other_rows_are_refused(tmp_path: Path) -> None:
     from mcp_server.errors import IndexMismatchError
 
