@@ -34,7 +34,7 @@ class ExactIndex:
     A search estimates the allowed rows, from their codes if there are any, else from the rows themselves; keeps those that the estimates'
     known error leaves in the running; and scores these closely. Which rows are estimated how is the planner's choice and never changes the
     answer. Never writes to what it shares, so any number of threads may search at once; two searches are under way at a time, others wait
-    for their turn, and each holds some 6 bytes a row of the collection.
+    for their turn, and each holds 5 to 20 bytes a row of the collection, up to 50 where very many rows are equal.
     """
 
     def __init__(self, embeddings: Embeddings, tie_keys: NDArray[np.int64] | None = None) -> None:
@@ -135,15 +135,14 @@ class ExactIndex:
 
     def _searched(self, unit: NDArray[np.float64], k: int, skip: NDArray[np.bool_], way: Way | None) -> Neighbors:
         with lanes.turn():
-            packed = np.packbits(skip)
-            allowed = self.size - int(np.bitwise_count(packed).sum())
+            allowed = self.size - int(np.count_nonzero(skip))
             k = min(k, allowed)
             if allowed <= k + _SCORED_AT_ONCE:
-                return self._closely(_cleared(packed, skip, allowed), unit, k)
+                return self._closely(_cleared(skip, allowed), unit, k)
             occupied = occupied_stretches(skip)
             coded = self._codes
             way = way or quickest(self._costs, self.size, allowed, occupied.rows, coded=coded is not None)
-            scope = Scope(skip, occupied, _cleared(packed, skip, allowed) if way.startswith("gather") else None)
+            scope = Scope(skip, occupied, _cleared(skip, allowed) if way.startswith("gather") else None)
             if scope.rows is not None and way == "gather rows" and allowed <= _READ_ONCE:
                 return self._best_of_picked(Picked.of(self.embeddings, scope.rows), unit, k)
             if coded is None or way in ("gather rows", "scan rows"):
@@ -181,10 +180,11 @@ class ExactIndex:
         return best_first(rows, cosines(self.embeddings, rows, unit), self._ties, k)
 
 
-def _cleared(packed: NDArray[np.uint8], skip: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
-    """Return where `skip` is False, ascending; `packed` is the same in bits, and `count` how many they are."""
+def _cleared(skip: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
+    """Return where `skip` is False, ascending; `count` is how many they are."""
     if count > len(skip) // 64:
         return np.flatnonzero(~skip)
+    packed = np.packbits(skip)
     some = np.flatnonzero(packed != 255)
     bits = np.unpackbits(~packed[some]).view(np.bool_)
     rows = (some[:, None] * 8 + np.arange(8)).ravel()[bits]

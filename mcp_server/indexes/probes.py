@@ -39,7 +39,7 @@ def measure_costs(embeddings: Embeddings, codes: Codes) -> Costs:
         rows.gathered(unit, spread[:_CONTENDERS])
         cosines(embeddings, spread[:_CLOSELY], unit)
 
-    passing = _nanoseconds(lambda: coded.scanned(query, ~skip | True, nothing)) / embeddings.size
+    passing = _nanoseconds(lambda: coded.scanned(query, np.ones_like(skip), nothing)) / embeddings.size
     return Costs(
         gather_row=_nanoseconds(lambda: rows.gathered(unit, spread)) / len(spread),
         gather_code=_nanoseconds(lambda: coded.gathered(query, spread)) / len(spread),
