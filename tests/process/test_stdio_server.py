@@ -122,15 +122,33 @@ BROKEN_ARGUMENTS = {
 }
 
 
-def test_a_search_that_waits_for_the_model_holds_up_no_other_call(server: Server) -> None:
+SLOW_TORCH = """
+import time
+from pathlib import Path
+
+while not Path(__file__).with_name("go").exists():
+    time.sleep(0.02)
+raise ImportError("this one is only slow")
+"""
+
+
+def test_a_search_that_waits_for_the_model_holds_up_no_other_call(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow" / "torch").mkdir(parents=True)
+    (tmp_path / "slow" / "torch" / "__init__.py").write_text(SLOW_TORCH)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "slow"), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    server = Server(config)
     server.start()
     calls = [
         {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
         for number, tool, arguments in ((5, "clip_search", {"text": "cat"}), (6, "describe_filters", {}))
     ]
     server.send("".join(json.dumps(call) + "\n" for call in calls).encode())
-    order = [server.answers.get(timeout=120).get("id") for _ in range(2)]
-    assert order == [6, 5]
+    first = server.answers.get(timeout=120)
+    assert first["id"] == 6
+    assert not first["result"]["isError"]
+    (tmp_path / "slow" / "torch" / "go").touch()
+    assert "text encoder" in server.answer(5)["result"]["content"][0]["text"]
+    assert server.end() == 0
 
 
 def test_lines_that_the_parser_refuses_are_answered_and_the_next_call_works(server: Server) -> None:
