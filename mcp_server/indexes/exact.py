@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 _SCORED_AT_ONCE = 64
 """So many rows beyond k are all scored closely: estimating them first would cost more."""
 _READ_ONCE = 1_024
-"""Up to so many rows are read into memory of their own; above, they pass through memory that is used again."""
+"""Up to so many rows of a file are read once, into memory of their own; above, they pass through memory that is used again."""
 _PICKED_AT_MOST = 8_192
 """More contenders than that, and than twice as many as asked for, are not held in memory at once."""
 
@@ -143,7 +143,7 @@ class ExactIndex:
             coded = self._codes
             way = way or quickest(self._costs, self.size, allowed, occupied.rows, coded=coded is not None)
             scope = Scope(skip, occupied, _cleared(skip, allowed) if way.startswith("gather") else None)
-            if scope.rows is not None and way == "gather rows" and allowed <= _READ_ONCE:
+            if scope.rows is not None and way == "gather rows" and allowed <= _READ_ONCE and self.embeddings.file is not None:
                 return self._best_of_picked(Picked.of(self.embeddings, scope.rows), unit, k)
             if coded is None or way in ("gather rows", "scan rows"):
                 return self._best_of(self._rows.estimates(unit, scope), unit, k)

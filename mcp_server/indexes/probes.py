@@ -9,6 +9,7 @@ import numpy as np
 
 from mcp_server.indexes.codes import Codes
 from mcp_server.indexes.embeddings import Embeddings
+from mcp_server.indexes.estimates import BLOCK
 from mcp_server.indexes.planner import Costs
 from mcp_server.indexes.scoring import cosines
 from mcp_server.indexes.sweeps import CodeSweep, RowSweep, occupied_stretches
@@ -28,24 +29,30 @@ def measure_costs(embeddings: Embeddings, codes: Codes) -> Costs:
     wide = embeddings.rows[usable[len(usable) // 2]].astype(np.float64)
     unit = wide / np.sqrt(np.einsum("i,i->", wide, wide))
     query = codes.query(unit)
-    some = min(_SCANNED, embeddings.size)
-    skip = np.ones(embeddings.size, np.bool_)
-    nothing = occupied_stretches(skip)
-    skip[:some] = embeddings.unusable[:some]
-    occupied = occupied_stretches(skip)
+    size, some = embeddings.size, min(_SCANNED, embeddings.size)
+    skip = np.ones(size, np.bool_)
+    nothing = _nanoseconds(lambda: coded.scanned(query, skip, occupied_stretches(skip)))
+    begin = skip.copy()
+    begin[:some] = embeddings.unusable[:some]
+    first = occupied_stretches(begin)
+    scan_row = max(0.0, _nanoseconds(lambda: rows.scanned(unit, begin, first)) - nothing) / some
+    scan_code = max(0.0, _nanoseconds(lambda: coded.scanned(query, begin, first)) - nothing) / some
+    here_and_there = skip.copy()
+    here_and_there[usable[:: 4 * BLOCK]] = False
+    few = occupied_stretches(here_and_there)
+    passing = _nanoseconds(lambda: coded.scanned(query, here_and_there, few)) - few.rows * scan_code
 
     def closely() -> None:
         codes.query(unit)
         rows.gathered(unit, spread[:_CONTENDERS])
         cosines(embeddings, spread[:_CLOSELY], unit)
 
-    passing = _nanoseconds(lambda: coded.scanned(query, np.ones_like(skip), nothing)) / embeddings.size
     return Costs(
         gather_row=_nanoseconds(lambda: rows.gathered(unit, spread)) / len(spread),
         gather_code=_nanoseconds(lambda: coded.gathered(query, spread)) / len(spread),
-        scan_row=max(0.0, _nanoseconds(lambda: rows.scanned(unit, skip, occupied)) - passing * embeddings.size) / some,
-        scan_code=max(0.0, _nanoseconds(lambda: coded.scanned(query, skip, occupied)) - passing * embeddings.size) / some,
-        pass_row=passing,
+        scan_row=scan_row,
+        scan_code=scan_code,
+        pass_row=max(passing, nothing) / size,
         coding=_nanoseconds(closely),
     )
 

@@ -19,7 +19,7 @@ from mcp_server.indexes.picked import Picked
 from mcp_server.indexes.scoring import cosines
 
 _TILE = 512
-_PIECE = 4_096
+_PIECE = 1_024
 """Rows picked out at a time by one thread."""
 _BLOCKS_AT_ONCE = 4
 """A scan's values of so many blocks fit into the cache of a core until their maxima are taken."""
@@ -75,11 +75,29 @@ class Scope:
     rows: NDArray[np.int64] | None
 
 
+class Tiles:
+    """Picks rows of a table into memory that each thread uses again: new pages take as long as the rows."""
+
+    def __init__(self, table: NDArray[Any]) -> None:
+        self._table = table
+        self._own = threading.local()
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return up to `_TILE` rows of the table, good until the thread's next call."""
+        if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and bool(np.all(rows[1:] > rows[:-1])):
+            return self._table[rows[0] : rows[0] + len(rows)]  # they follow each other
+        if not hasattr(self._own, "tile"):
+            self._own.tile = np.empty((_TILE, self._table.shape[1]), self._table.dtype)
+        # "clip": without it numpy makes a copy first
+        return np.take(self._table, rows, axis=0, out=self._own.tile[: len(rows)], mode="clip")
+
+
 class RowSweep:
     """Estimates from the rows as stored: float32 sums, the query in the type of the rows."""
 
     def __init__(self, embeddings: Embeddings) -> None:
         self._embeddings = embeddings
+        self._take = Tiles(embeddings.rows).take if embeddings.file is None else embeddings.take
         usable = embeddings.norms[~embeddings.unusable]
         self._all_usable = len(usable) == embeddings.size
         self._is_safe = not len(usable) or bool(_SAFE[0] <= usable.min() and usable.max() <= _SAFE[1])
@@ -98,7 +116,7 @@ class RowSweep:
         if not self._is_safe:
             return Estimates(cosines(self._embeddings, rows, unit), rows, None, 2 * UNIT_ROUNDOFF)
         query, slack = self._query(unit)
-        (values,) = _gather((query,), self._embeddings.take, rows)
+        (values,) = _gather((query,), self._take, rows)
         values *= self._inverse[rows]
         return Estimates(values, rows, None, slack)
 
@@ -141,7 +159,7 @@ class CodeSweep:
 
     def __init__(self, codes: Codes) -> None:
         self.codes = codes
-        self._tiles = threading.local()
+        self._take = Tiles(codes.codes).take
 
     def estimates(self, query: CodedQuery, scope: Scope) -> Estimates:
         """Return estimates over `scope`."""
@@ -172,13 +190,6 @@ class CodeSweep:
 
         values, peaks = _scan(query.code, self.codes.codes, skip, occupied, weigh)
         return self._estimates(query, values, None, peaks)
-
-    def _take(self, rows: NDArray[np.int64]) -> NDArray[np.int8]:
-        """Return the codes of up to `_TILE` rows, in memory that each thread uses again: new pages take as long as the codes."""
-        if not hasattr(self._tiles, "tile"):
-            self._tiles.tile = np.empty((_TILE, self.codes.codes.shape[1]), np.int8)
-        # "clip": without it numpy makes a copy first
-        return np.take(self.codes.codes, rows, axis=0, out=self._tiles.tile[: len(rows)], mode="clip")
 
     def _estimates(
         self, query: CodedQuery, values: NDArray[np.float32], rows: NDArray[np.int64] | None, peaks: NDArray[np.float32] | None
