@@ -19,12 +19,12 @@ class Costs:
         coding: for a call that uses codes, whatever the number of rows: turning the query, looking closely at the contenders.
     """
 
-    gather_row: float = 230.0
-    gather_code: float = 90.0
-    scan_row: float = 90.0
-    scan_code: float = 30.0
-    pass_row: float = 1.5
-    coding: float = 300_000.0
+    gather_row: float = 250.0
+    gather_code: float = 115.0
+    scan_row: float = 110.0
+    scan_code: float = 40.0
+    pass_row: float = 2.0
+    coding: float = 400_000.0
 
     @classmethod
     def of(cls, about: dict[str, Any]) -> Costs:

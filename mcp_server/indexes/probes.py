@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,13 +17,13 @@ from mcp_server.indexes.sweeps import CodeSweep, RowSweep, occupied_stretches
 
 _GATHERED = 16_384
 _SCANNED = 65_536
-_ROUNDS = 3
+_ROUNDS = 5
 _CONTENDERS = 400
 _CLOSELY = 110
 
 
 def measure_costs(embeddings: Embeddings, codes: Codes) -> Costs:
-    """Return the costs of searching `embeddings` with `codes`, the best of three tries of each; at least one row must be usable."""
+    """Return the costs of searching `embeddings` with `codes`, the best of five tries of each; at least one row must be usable."""
     usable = np.flatnonzero(~embeddings.unusable)
     spread = usable[np.linspace(0, len(usable) - 1, min(_GATHERED, len(usable))).astype(np.int64)]
     rows, coded = RowSweep(embeddings), CodeSweep(codes)
@@ -47,14 +48,20 @@ def measure_costs(embeddings: Embeddings, codes: Codes) -> Costs:
         rows.gathered(unit, spread[:_CONTENDERS])
         cosines(embeddings, spread[:_CLOSELY], unit)
 
+    usual = Costs() if embeddings.file is None else replace(Costs(), gather_row=1_800.0, scan_row=250.0, coding=1_000_000.0)
     return Costs(
-        gather_row=_nanoseconds(lambda: rows.gathered(unit, spread)) / len(spread),
-        gather_code=_nanoseconds(lambda: coded.gathered(query, spread)) / len(spread),
-        scan_row=scan_row,
-        scan_code=scan_code,
-        pass_row=max(passing, nothing) / size,
-        coding=_nanoseconds(closely),
+        gather_row=_near(usual.gather_row, _nanoseconds(lambda: rows.gathered(unit, spread)) / len(spread)),
+        gather_code=_near(usual.gather_code, _nanoseconds(lambda: coded.gathered(query, spread)) / len(spread)),
+        scan_row=_near(usual.scan_row, scan_row),
+        scan_code=_near(usual.scan_code, scan_code),
+        pass_row=_near(usual.pass_row, max(passing, nothing) / size),
+        coding=_near(usual.coding, _nanoseconds(closely)),
     )
+
+
+def _near(usual: float, measured: float) -> float:
+    """Return `measured`, but not more than three times as much or as little as usual: a moment's load must not decide for ever."""
+    return min(max(measured, usual / 3), usual * 3)
 
 
 def _nanoseconds(work: Callable[[], object]) -> float:
