@@ -13,20 +13,22 @@ GROUP = 16
 """Rows of a group: `BLOCK / GROUP` apart from each other, which is the quickest way to take maxima."""
 _STRIDE = BLOCK // GROUP
 _WIDER = 4
+_SPARSE = 64
+"""To look into one group costs as much as to pass over so many."""
 SKIPPED = np.float32(-1e30)
 _ALLOWED = -1e29
 
 
 @dataclass(frozen=True, eq=False)
 class Estimates:
-    """Estimated scores: `offset + factor * value`, off by at most `slack` + the row's own error, `errors` (0 where it is None).
+    """Estimated scores: no cosine is above `offset + factor * value + slack`.
 
     Attributes:
         values: (M,) float32, at most -1e29 for rows that must not be returned.
         rows: the row of each value, (L,) int64, L <= M, values beyond being no rows; None: value i is of row i.
         peaks: the maxima of `values` by group if there are whole blocks of them, else None.
         factor: above 0.
-        errors: (N,) float32 by row, and `largest_error` the maximum of it.
+        both_ways: whether no cosine is below `offset + factor * value - slack` either.
     """
 
     values: NDArray[np.float32]
@@ -35,8 +37,7 @@ class Estimates:
     slack: float
     factor: float = 1.0
     offset: float = 0.0
-    errors: NDArray[np.float32] | None = None
-    largest_error: float = 0.0
+    both_ways: bool = True
 
     def highest(self, k: int) -> NDArray[np.int64]:
         """Return the `k` rows of highest estimate, or all that may be returned if they are fewer; in no order."""
@@ -47,18 +48,14 @@ class Estimates:
         return self._rows_at(at)
 
     def floor(self, k: int) -> float:
-        """Return a bound that the cosine of at least `k` rows reaches, where rows have no errors of their own and are `k` at least."""
+        """Return a bound that the cosine of at least `k` rows reaches, where estimates are good both ways and of `k` rows at least."""
+        assert self.both_ways
         values = self.values[self._places(self._threshold(k))]
         return self.offset + self.factor * float(np.partition(values, len(values) - k)[len(values) - k]) - self.slack
 
     def contenders(self, floor: float) -> NDArray[np.int64]:
         """Return the rows whose cosine may reach `floor`: no other row does."""
-        least = floor - self.slack - self.offset
-        at = self._places((least - self.largest_error) / self.factor)
-        rows = self._rows_at(at)
-        if self.errors is None:
-            return rows
-        return rows[self.factor * self.values[at].astype(np.float64) + self.errors[rows] >= least]
+        return self._rows_at(self._places((floor - self.slack - self.offset) / self.factor))
 
     def _threshold(self, k: int) -> float:
         """Return a value that at least `k` values reach, and not many more; below all of them when there are not so many."""
@@ -75,6 +72,8 @@ class Estimates:
         if self.peaks is None:
             return np.flatnonzero(self.values >= bound)
         groups = np.flatnonzero(self.peaks >= bound)
+        if len(groups) * _SPARSE > len(self.peaks):
+            return np.flatnonzero(self.values >= bound)
         firsts = groups // _STRIDE * BLOCK + groups % _STRIDE
         at = (firsts[:, None] + np.arange(0, BLOCK, _STRIDE)).ravel()
         return at[self.values[at] >= bound]

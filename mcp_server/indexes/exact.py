@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from mcp_server.indexes.codes import Codes
 from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.estimates import Estimates
 from mcp_server.indexes.picked import Picked
-from mcp_server.indexes.planner import Costs, Way, quickest
+from mcp_server.indexes.planner import Costs, Thinning, Way, quickest
 from mcp_server.indexes.scoring import best_first, checked_mask, checked_tie_keys, cosines, cosines_of, unit_query, unit_rows
 from mcp_server.indexes.sweeps import CodeSweep, RowSweep, Scope, occupied_stretches
 
@@ -22,10 +23,22 @@ logger = logging.getLogger(__name__)
 
 _SCORED_AT_ONCE = 64
 """So many rows beyond k are all scored closely: estimating them first would cost more."""
+_LEADERS = 8
+"""Among so many times k rows that projections put first, codes look for the k that are to set the bar."""
 _READ_ONCE = 1_024
 """Up to so many rows of a file are read once, into memory of their own; above, they pass through memory that is used again."""
 _PICKED_AT_MOST = 8_192
 """More contenders than that, and than twice as many as asked for, are not held in memory at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Coded:
+    """What there is beside the rows: codes, perhaps projections, what using them costs, and how much projections are of use."""
+
+    codes: CodeSweep
+    projections: CodeSweep | None
+    costs: Costs
+    thinning: Thinning = field(default_factory=Thinning)
 
 
 class ExactIndex:
@@ -46,8 +59,7 @@ class ExactIndex:
         self.embeddings = embeddings
         self._ties = checked_tie_keys(embeddings, tie_keys)
         self._rows = RowSweep(embeddings)
-        self._codes: CodeSweep | None = None
-        self._costs = Costs()
+        self._coded: _Coded | None = None
         self._all_usable = not embeddings.unusable.any()
 
     def adopt(self, codes: Codes, costs: Costs) -> None:
@@ -56,15 +68,15 @@ class ExactIndex:
         Raises:
             IndexMismatchError: they are of another number of rows or another width.
         """
-        if codes.codes.shape != (self.size, self.width):
-            raise IndexMismatchError(f"The codes are of {codes.codes.shape} rows and numbers; the index holds {(self.size, self.width)}.")
-        self._costs = costs
-        self._codes = CodeSweep(codes)
+        shape = codes.table.codes.shape
+        if shape != (self.size, self.width):
+            raise IndexMismatchError(f"The codes are of {shape} rows and numbers; the index holds {(self.size, self.width)}.")
+        self._coded = _Coded(CodeSweep(codes), CodeSweep(codes.projections) if codes.projections is not None else None, costs)
 
     @property
     def is_coded(self) -> bool:
         """Whether searches can use codes."""
-        return self._codes is not None
+        return self._coded is not None
 
     @property
     def size(self) -> int:
@@ -140,38 +152,50 @@ class ExactIndex:
             if allowed <= k + _SCORED_AT_ONCE:
                 return self._closely(_cleared(skip, allowed), unit, k)
             occupied = occupied_stretches(skip)
-            coded = self._codes
-            way = way or quickest(self._costs, self.size, allowed, occupied.rows, coded=coded is not None)
-            scope = Scope(skip, occupied, _cleared(skip, allowed) if way.startswith("gather") else None)
+            coded = self._coded
+            way = way or self._quickest(coded, k, allowed, occupied.rows)
+            scope = Scope(skip, occupied, allowed, _cleared(skip, allowed) if way.startswith("gather") else None)
             if scope.rows is not None and way == "gather rows" and allowed <= _READ_ONCE and self.embeddings.file is not None:
                 return self._best_of_picked(Picked.of(self.embeddings, scope.rows), unit, k)
             if coded is None or way in ("gather rows", "scan rows"):
                 return self._best_of(self._rows.estimates(unit, scope), unit, k)
-            return self._by_codes(coded, unit, k, scope)
+            return self._by_codes(coded, way, unit, k, scope)
 
-    def _by_codes(self, coded: CodeSweep, unit: NDArray[np.float64], k: int, scope: Scope) -> Neighbors:
+    def _quickest(self, coded: _Coded | None, k: int, allowed: int, occupied: int) -> Way:
+        if coded is None:
+            return quickest(Costs(), self.size, allowed, occupied, coded=False)
+        left = coded.thinning.share(allowed, k) if coded.projections is not None else None
+        way = quickest(coded.costs, self.size, allowed, occupied, coded=True, left=left)
+        if way.endswith("codes"):
+            coded.thinning.fade(allowed, k)
+        return way
+
+    def _by_codes(self, coded: _Coded, way: Way, unit: NDArray[np.float64], k: int, scope: Scope) -> Neighbors:
         query = coded.codes.query(unit)
-        rough = coded.estimates(query, scope)
-        leaders = Picked.of(self.embeddings, rough.highest(k))
+        projections = coded.projections if way.endswith("projections") else None
+        rough = coded.codes.estimates(query, scope) if projections is None else projections.estimates(projections.query(unit), scope)
+        highest = rough.highest(k)
+        if projections is not None:
+            highest = coded.codes.gathered(query, rough.highest(_LEADERS * k)).highest(k)
+        leaders = Picked.of(self.embeddings, highest)
         floor = self._rows.estimates_of(unit, leaders).floor(k)
         contenders = rough.contenders(floor)
+        if projections is not None:
+            coded.thinning.note(scope.allowed, k, len(contenders) / scope.allowed)
+            closer = scope.narrowed(contenders, coded.costs.gather_code, coded.costs.scan_code)
+            contenders = coded.codes.estimates(query, closer).contenders(floor)
         if len(contenders) > k + _SCORED_AT_ONCE:
-            contenders = coded.finer(query, contenders).contenders(floor)
-        if len(contenders) > max(_PICKED_AT_MOST, 2 * k):
-            return self._among_many(contenders, unit, k, scope)
+            contenders = coded.codes.finer(query, contenders).contenders(floor)
+        if len(contenders) > max(_PICKED_AT_MOST, 2 * k):  # as among very many near-equal rows
+            logger.debug("exact.many_contenders count=%d", len(contenders))
+            closer = scope.narrowed(contenders, coded.costs.gather_row, coded.costs.scan_row)
+            return self._best_of(self._rows.estimates(unit, closer), unit, k)
         return self._best_of_picked(leaders.instead(self.embeddings, contenders), unit, k)
 
     def _best_of_picked(self, picked: Picked, unit: NDArray[np.float64], k: int) -> Neighbors:
         found = self._rows.estimates_of(unit, picked)
         last = picked.only(found.contenders(found.floor(k)))
         return best_first(last.rows, cosines_of(last.stored, self.embeddings.norms[last.rows], unit), self._ties, k)
-
-    def _among_many(self, contenders: NDArray[np.int64], unit: NDArray[np.float64], k: int, scope: Scope) -> Neighbors:
-        """Return the best `k` of so many contenders that they are not held in memory at once, as among very many near-equal rows."""
-        logger.debug("exact.many_contenders count=%d", len(contenders))
-        scan = len(contenders) * self._costs.gather_row > scope.occupied.rows * self._costs.scan_row
-        narrower = Scope(scope.skip, scope.occupied, None if scan else contenders)
-        return self._best_of(self._rows.estimates(unit, narrower), unit, k)
 
     def _best_of(self, found: Estimates, unit: NDArray[np.float64], k: int) -> Neighbors:
         return self._closely(found.contenders(found.floor(k)), unit, k)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Way = Literal["gather rows", "gather codes", "scan rows", "scan codes"]
+Way = Literal["gather rows", "gather codes", "gather projections", "scan rows", "scan codes", "scan projections"]
+
+_FADING = 0.95
 
 
 @dataclass(frozen=True)
@@ -13,18 +15,22 @@ class Costs:
     """Nanoseconds. Measured where the codes are made (`probes`); the defaults are of no particular machine.
 
     Attributes:
-        gather_row, gather_code: for a row picked out.
-        scan_row, scan_code: for a row in passing.
+        gather_row, gather_code, gather_projection: for a row picked out.
+        scan_row, scan_code, scan_projection: for a row in passing.
         pass_row: for a row of the collection that a scan does not even look at, and for a skipped one.
         coding: for a call that uses codes, whatever the number of rows: turning the query, looking closely at the contenders.
+        projecting: for one that uses projections, beside that.
     """
 
     gather_row: float = 250.0
     gather_code: float = 115.0
     scan_row: float = 110.0
     scan_code: float = 40.0
+    gather_projection: float = 60.0
+    scan_projection: float = 16.0
     pass_row: float = 2.0
     coding: float = 400_000.0
+    projecting: float = 200_000.0
 
     @classmethod
     def of(cls, about: dict[str, Any]) -> Costs:
@@ -36,18 +42,52 @@ class Costs:
         return asdict(self)
 
 
-def quickest(costs: Costs, size: int, allowed: int, occupied: int, *, coded: bool) -> Way:
-    """Return the way for `allowed` of `size` rows, which lie in stretches of `occupied` rows together; codes can be used if `coded`."""
+class Thinning:
+    """What share of rows projections leave in the running, by how many rows may be returned for each that was asked for: learnt.
+
+    Any number of threads may use it at once; a note may get lost then.
+    """
+
+    def __init__(self) -> None:
+        """Nothing was learnt yet."""
+        self._shares: dict[int, float] = {}
+
+    def share(self, allowed: int, k: int) -> float:
+        """Return the share to expect, 0 to 1."""
+        # as it was of a million unit rows like a CLIP model's
+        return self._shares.get((allowed // k).bit_length(), min(1.0, 4 * (k / allowed) ** 0.6))
+
+    def note(self, allowed: int, k: int, share: float) -> None:
+        """Learn that it was `share`."""
+        self._shares[(allowed // k).bit_length()] = (self.share(allowed, k) + share) / 2
+
+    def fade(self, allowed: int, k: int) -> None:
+        """Expect a little less, where projections were not used: another query may suit them better."""
+        self._shares[(allowed // k).bit_length()] = self.share(allowed, k) * _FADING
+
+
+def quickest(costs: Costs, size: int, allowed: int, occupied: int, *, coded: bool, left: float | None = None) -> Way:
+    """Return the way that costs least for `allowed` of `size` rows, which lie in stretches of `occupied` rows together.
+
+    Args:
+        coded: whether there are codes.
+        left: what share of the rows allowed projections are expected to leave in the running; None: there are none.
+    """
     dense = allowed / max(1, occupied)  # rows that follow each other are picked out nearly as fast as they are scanned
 
     def picked(one: float, in_passing: float) -> float:
         return allowed * (one * (1 - dense) + min(one, 2 * in_passing) * dense)
 
+    passed = size * costs.pass_row
     ways: dict[Way, float] = {
         "gather rows": picked(costs.gather_row, costs.scan_row),
-        "scan rows": occupied * costs.scan_row + size * costs.pass_row,
+        "scan rows": occupied * costs.scan_row + passed,
     }
     if coded:
         ways["gather codes"] = picked(costs.gather_code, costs.scan_code) + costs.coding
-        ways["scan codes"] = occupied * costs.scan_code + size * costs.pass_row + costs.coding
+        ways["scan codes"] = occupied * costs.scan_code + passed + costs.coding
+    if left is not None:
+        after = allowed * left * costs.gather_code + costs.coding + costs.projecting
+        ways["gather projections"] = picked(costs.gather_projection, costs.scan_projection) + after
+        ways["scan projections"] = occupied * costs.scan_projection + passed + after
     return min(ways, key=ways.__getitem__)

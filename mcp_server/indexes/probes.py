@@ -29,7 +29,7 @@ def measure_costs(embeddings: Embeddings, codes: Codes) -> Costs:
     rows, coded = RowSweep(embeddings), CodeSweep(codes)
     wide = embeddings.rows[usable[len(usable) // 2]].astype(np.float64)
     unit = wide / np.sqrt(np.einsum("i,i->", wide, wide))
-    query = codes.query(unit)
+    query = coded.query(unit)
     size, some = embeddings.size, min(_SCANNED, embeddings.size)
     skip = np.ones(size, np.bool_)
     nothing = _nanoseconds(lambda: coded.scanned(query, skip, occupied_stretches(skip)))
@@ -43,8 +43,16 @@ def measure_costs(embeddings: Embeddings, codes: Codes) -> Costs:
     few = occupied_stretches(here_and_there)
     passing = _nanoseconds(lambda: coded.scanned(query, here_and_there, few)) - few.rows * scan_code
 
+    projected = CodeSweep(codes.projections) if codes.projections is not None else coded
+    shorter = projected.query(unit)
+    scan_projection = max(0.0, _nanoseconds(lambda: projected.scanned(shorter, begin, first)) - nothing) / some
+
+    def shortly() -> None:
+        projected.query(unit)
+        coded.gathered(query, spread[:_CLOSELY])
+
     def closely() -> None:
-        codes.query(unit)
+        coded.query(unit)
         rows.gathered(unit, spread[:_CONTENDERS])
         cosines(embeddings, spread[:_CLOSELY], unit)
 
@@ -54,8 +62,11 @@ def measure_costs(embeddings: Embeddings, codes: Codes) -> Costs:
         gather_code=_near(usual.gather_code, _nanoseconds(lambda: coded.gathered(query, spread)) / len(spread)),
         scan_row=_near(usual.scan_row, scan_row),
         scan_code=_near(usual.scan_code, scan_code),
+        gather_projection=_near(usual.gather_projection, _nanoseconds(lambda: projected.gathered(shorter, spread)) / len(spread)),
+        scan_projection=_near(usual.scan_projection, scan_projection),
         pass_row=_near(usual.pass_row, max(passing, nothing) / size),
         coding=_near(usual.coding, _nanoseconds(closely)),
+        projecting=_near(usual.projecting, _nanoseconds(shortly)),
     )
 
 

@@ -40,6 +40,11 @@ class Rotation:
         return (self.left @ (squares @ self.right.T)).reshape(vectors.shape)
 
 
+def random_orthogonal(width: int) -> NDArray[np.float64]:
+    """Return a random rotation as a matrix, (D, D), the same at each call."""
+    return _orthogonal(np.random.default_rng(_SEED), width)
+
+
 def _orthogonal(random: np.random.Generator, width: int) -> NDArray[np.float64]:
     """Return a random rotation. Source: F. Mezzadri, How to generate random matrices from the classical compact groups, 2007."""
     turned, upper = np.linalg.qr(random.standard_normal((width, width)))

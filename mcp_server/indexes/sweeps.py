@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_server.indexes import lanes
-from mcp_server.indexes.codes import CodedQuery, Codes
+from mcp_server.indexes.code_table import CodedQuery
+from mcp_server.indexes.codes import Codes
 from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.estimates import BLOCK, GROUP, SKIPPED, Estimates, peaks_of, room_for
 from mcp_server.indexes.kernels import UNIT_ROUNDOFF, dots, rounding
 from mcp_server.indexes.picked import Picked
+from mcp_server.indexes.projections import Projections
 from mcp_server.indexes.scoring import cosines
 
 _TILE = 512
@@ -67,12 +69,18 @@ class Scope:
     Attributes:
         skip: (N,) bool, rows that must not be returned, unusable ones among them.
         occupied: where `skip` is False.
+        allowed: how many rows may be returned.
         rows: (M,) int64, the rows to pick out; None: all are scanned.
     """
 
     skip: NDArray[np.bool_]
     occupied: Occupied
+    allowed: int
     rows: NDArray[np.int64] | None
+
+    def narrowed(self, rows: NDArray[np.int64], gather: float, scan: float) -> Scope:
+        """Return what is quicker, by what a row costs: to pick out `rows`, some of these, or to scan all."""
+        return replace(self, rows=None if len(rows) * gather > self.occupied.rows * scan else rows)
 
 
 class Tiles:
@@ -157,9 +165,14 @@ class RowSweep:
 class CodeSweep:
     """Estimates from codes of one byte a number."""
 
-    def __init__(self, codes: Codes) -> None:
-        self.codes = codes
-        self._take = Tiles(codes.codes).take
+    def __init__(self, codes: Codes | Projections) -> None:
+        self._query = codes.query
+        self._table = codes.table
+        self._take = Tiles(codes.table.codes).take
+
+    def query(self, unit: NDArray[np.float64]) -> CodedQuery:
+        """Return the query `unit`, (D,) of unit length, in the terms of the codes."""
+        return self._query(unit)
 
     def estimates(self, query: CodedQuery, scope: Scope) -> Estimates:
         """Return estimates over `scope`."""
@@ -169,32 +182,36 @@ class CodeSweep:
         """Return estimates of `rows`."""
         (sums,) = _gather((query.code,), self._take, rows)
         if len(rows) < BLOCK:
-            return self._estimates(query, sums * self.codes.scale[rows], rows, None)
+            self._weigh(query, sums, rows, sums)
+            return _upper(query, sums, rows, None)
         values = room_for(len(rows))
-        np.multiply(sums, self.codes.scale[rows], out=values[: len(rows)])
-        return self._estimates(query, values, rows, peaks_of(values))
+        self._weigh(query, sums, rows, values[: len(rows)])
+        return _upper(query, values, rows, peaks_of(values))
 
     def finer(self, query: CodedQuery, rows: NDArray[np.int64]) -> Estimates:
         """Return estimates of `rows` that do not suffer from the query's own rounding, for twice the sums."""
         sums, rest = _gather((query.code, query.rest), self._take, rows)
         sums += rest * np.float32(query.rest_factor / query.factor)
-        sums *= self.codes.scale[rows]
-        found = self._estimates(query, sums, rows, None)
-        return replace(found, slack=query.rest_slack)
+        self._weigh(query, sums, rows, sums)
+        return replace(_upper(query, sums, rows, None), slack=query.rest_slack)
 
     def scanned(self, query: CodedQuery, skip: NDArray[np.bool_], occupied: Occupied) -> Estimates:
         """Return estimates of all rows, those in `skip` marked."""
 
         def weigh(sums: NDArray[np.float32], rows: slice, out: NDArray[np.float32]) -> None:
-            np.multiply(sums, self.codes.scale[rows], out=out)
+            self._weigh(query, sums, rows, out)
 
-        values, peaks = _scan(query.code, self.codes.codes, skip, occupied, weigh)
-        return self._estimates(query, values, None, peaks)
+        values, peaks = _scan(query.code, self._table.codes, skip, occupied, weigh)
+        return _upper(query, values, None, peaks)
 
-    def _estimates(
-        self, query: CodedQuery, values: NDArray[np.float32], rows: NDArray[np.int64] | None, peaks: NDArray[np.float32] | None
-    ) -> Estimates:
-        return Estimates(values, rows, peaks, query.slack, query.factor, query.offset, self.codes.error, self.codes.largest_error)
+    def _weigh(self, query: CodedQuery, sums: NDArray[np.float32], rows: slice | NDArray[np.int64], out: NDArray[np.float32]) -> None:
+        """Put into `out` how high, in the query's factor, each of `rows` may score."""
+        np.multiply(sums, self._table.scale[rows], out=out)
+        out += self._table.margin[rows] * np.float32(query.margin_factor / query.factor)
+
+
+def _upper(query: CodedQuery, values: NDArray[np.float32], rows: NDArray[np.int64] | None, peaks: NDArray[np.float32] | None) -> Estimates:
+    return Estimates(values, rows, peaks, query.slack, query.factor, query.offset, both_ways=False)
 
 
 def _gather(queries: tuple[NDArray[Any], ...], take: Take, rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:

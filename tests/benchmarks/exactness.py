@@ -5,7 +5,8 @@ python tests/benchmarks/exactness.py [--rows 1000000] [--queries 25] [--masks 20
 Large: `--queries` x `--masks` random cases over one made-up collection (see synthetic.py): shares skipped from 0 to 100 %, filters random,
 contiguous, aligned with the query and hostile to it, n from 1 to 100, texts, stored rows and their opposites as queries; several searches
 at once.
-Small: sizes around the borders of blocks, rows of nine kinds (copies of a few, one bit apart, not of unit length, not finite, ...).
+Small: sizes around the borders of blocks, rows of nine kinds (copies of a few, one bit apart, not of unit length, not finite, ...), by the
+way that the planner takes and by any other.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +29,11 @@ from ours import ours
 from synthetic import SHAPES, Synthetic, World, add_options, synthetic
 
 from mcp_server.domain.search import Neighbors
+from mcp_server.indexes.planner import Way
 
 SMALL_SIZES = (1, 2, 63, 64, 65, 511, 512, 513, 4095, 4096, 4097)
 LARGEST_N = 100
+WAYS: tuple[Way, ...] = get_args(Way)
 
 
 @dataclass
@@ -142,7 +145,7 @@ def small(seed: int, tally: Tally) -> None:
     """Compare every size with every kind of rows and every mask, for n of 1, 10, 100 and one more than there are rows."""
     random = np.random.default_rng([seed, 8])
     for size in SMALL_SIZES:
-        for width in (8, 37, 1152) if size < 4000 else (37,):
+        for width in (8, 37, 1152) if size < 4000 else (37, 256):
             for kind, rows in small_rows(size, width, random):
                 usable = np.flatnonzero(np.isfinite(rows).all(axis=1) & rows.any(axis=1))
                 vectors = random.standard_normal((2, width)).astype(np.float32)
@@ -156,6 +159,8 @@ def small(seed: int, tally: Tally) -> None:
                     for skip in small_masks(size, random):
                         for query, n in ((0, 1), (1, 10), (0, 100), (1, size + 1)):
                             tally.compare(kind, index.search(vectors[query], n, skip), oracle, query, n, skip)
+                            way = WAYS[random.integers(len(WAYS))]
+                            tally.compare(way, index.search_by(way, vectors[query], n, skip), oracle, query, n, skip)
                     del index
 
 

@@ -1,0 +1,62 @@
+"""The way that costs least is taken, and what projections are worth is learnt from the searches themselves."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcp_server.indexes.planner import Costs, Thinning, Way, quickest
+
+MILLION = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("allowed", "occupied", "left", "expected"),
+    [
+        (MILLION, MILLION, 0.02, "scan projections"),
+        (MILLION, MILLION, 0.9, "scan codes"),
+        (MILLION, MILLION, None, "scan codes"),
+        (100_000, MILLION, 0.1, "gather projections"),
+        (100_000, MILLION, None, "gather codes"),
+        (100_000, MILLION, 0.9, "gather codes"),
+        (1_000, MILLION, 0.5, "gather rows"),
+        (300_000, 300_032, 0.02, "scan projections"),
+    ],
+)
+def test_the_way_that_costs_least_is_taken(allowed: int, occupied: int, left: float | None, expected: Way) -> None:
+    assert quickest(Costs(), MILLION, allowed, occupied, coded=True, left=left) == expected
+
+
+@pytest.mark.parametrize(("allowed", "expected"), [(MILLION, "scan rows"), (1_000, "gather rows")])
+def test_without_codes_the_rows_are_looked_at(allowed: int, expected: Way) -> None:
+    assert quickest(Costs(), MILLION, allowed, MILLION, coded=False) == expected
+
+
+@given(allowed=st.integers(1, 10**8), k=st.integers(1, 1000), shares=st.lists(st.floats(0, 1), max_size=30))
+def test_a_share_is_always_one_and_comes_near_what_was_seen(allowed: int, k: int, shares: list[float]) -> None:
+    k = min(k, allowed)
+    thinning = Thinning()
+    assert 0 < thinning.share(allowed, k) <= 1
+    for share in shares:
+        thinning.note(allowed, k, share)
+        assert 0 <= thinning.share(allowed, k) <= 1
+    for _ in range(30):
+        thinning.note(allowed, k, 0.5)
+    assert thinning.share(allowed, k) == pytest.approx(0.5)
+
+
+def test_what_was_no_use_is_tried_again_after_a_while() -> None:
+    thinning, costs = Thinning(), Costs()
+    for _ in range(10):
+        thinning.note(MILLION, 100, 1.0)
+    ways: list[Way] = []
+    for _ in range(100):
+        ways.append(quickest(costs, MILLION, MILLION, MILLION, coded=True, left=thinning.share(MILLION, 100)))
+        if ways[-1] == "scan projections":
+            break
+        thinning.fade(MILLION, 100)
+    assert ways[0] == "scan codes"
+    assert ways[-1] == "scan projections"
+    assert 10 < len(ways) < 60
+    assert thinning.share(1_000, 100) > thinning.share(MILLION, 100)  # what many rows for each asked for say is not said of few
