@@ -1,7 +1,8 @@
-"""Two threads for the long part of every search, and turns: shared by all collections of the process, in the order of the calls.
+"""Two threads for the long part of a search, and turns: shared by all collections of the process, in the order of the calls.
 
-Scanning is bound by the speed of memory, which two threads use up; more would only wait for each other. As many searches as there are
-lanes are under way at once and the others queue, so that none is starved and the memory that searches hold is bounded.
+Scanning is bound by the speed of memory, which two threads use up; more would only wait for each other. A search works on the thread that
+called it, helped by one that all share. As many searches as there are lanes are under way at once and the others queue, so that none is
+starved and the memory that searches hold is bounded.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _LOOK_UP_SECONDS = 0.02
 
 
 def each(work: Callable[[int], None], pieces: Sequence[int]) -> None:
-    """Call `work` with each of `pieces`, on up to two threads. Returns when all is done.
+    """Call `work` with each of `pieces`, on this thread and at most one other. Returns when all is done.
 
     Raises what `work` raises, and what `stop_if_unwanted` does; either way the pieces not begun are left out. `work` must not call this
     function itself.
@@ -34,30 +35,29 @@ def each(work: Callable[[int], None], pieces: Sequence[int]) -> None:
     waiting = list(reversed(pieces))
     lock = Lock()
 
-    def lane() -> None:
-        while True:
-            with lock:
-                if not waiting:
-                    return
-                piece = waiting.pop()
-            try:
-                work(piece)
-            except BaseException:
+    def lane(look_up: Callable[[], None] = lambda: None) -> None:
+        try:
+            while True:
+                look_up()
                 with lock:
-                    waiting.clear()
-                raise
+                    if not waiting:
+                        return
+                    piece = waiting.pop()
+                work(piece)
+        except BaseException:
+            with lock:
+                waiting.clear()
+            raise
 
-    tasks = [_pool().submit(lane) for _ in range(LANES)]
+    other = _pool().submit(lane)
     try:
-        while wait(tasks, _LOOK_UP_SECONDS).not_done:
-            stop_if_unwanted()
+        lane(stop_if_unwanted)
     except BaseException:
-        with lock:
-            waiting.clear()
-        wait(tasks)  # each is at the end of the piece it is at, or has not begun; they write to what the caller holds
+        if not other.cancel():
+            wait([other])  # it is at the end of the piece it is at; it writes to what the caller holds
         raise
-    for task in tasks:
-        task.result()
+    if not other.cancel():  # else it has not even begun
+        other.result()
 
 
 @contextmanager
@@ -111,7 +111,7 @@ _turns = _Turns(LANES)
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(LANES, thread_name_prefix="search-lane")
+    return ThreadPoolExecutor(LANES - 1, thread_name_prefix="search-lane")
 
 
 def _begin_anew() -> None:

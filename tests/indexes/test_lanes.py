@@ -29,7 +29,7 @@ def test_every_piece_is_done_once(count: int) -> None:
     assert sorted(done) == list(range(count))
 
 
-def test_never_more_than_two_pieces_are_worked_on_however_many_ask() -> None:
+def test_never_more_than_three_pieces_are_worked_on_however_many_search() -> None:
     lock, now, most = threading.Lock(), [0], [0]
 
     def work(_: int) -> None:
@@ -40,9 +40,42 @@ def test_never_more_than_two_pieces_are_worked_on_however_many_ask() -> None:
         with lock:
             now[0] -= 1
 
+    def call(_: int) -> None:
+        with lanes.turn():
+            lanes.each(work, range(40))
+
     with ThreadPoolExecutor(8) as callers:
-        list(callers.map(lambda _: lanes.each(work, range(40)), range(8)))
-    assert 1 <= most[0] <= lanes.LANES
+        list(callers.map(call, range(8)))
+    assert 1 <= most[0] <= 2 * lanes.LANES - 1
+
+
+def test_a_caller_does_not_wait_for_a_helper_who_is_busy_elsewhere() -> None:
+    busy, go_on = threading.Event(), threading.Event()
+
+    def hold(_: int) -> None:
+        busy.set()
+        assert go_on.wait(60)
+
+    holder = threading.Thread(target=lanes.each, args=(hold, range(2)))
+    holder.start()
+    assert busy.wait(60)
+    done: list[int] = []
+    lanes.each(done.append, range(10))
+    assert sorted(done) == list(range(10))
+    go_on.set()
+    holder.join(60)
+
+
+def test_what_fails_on_the_other_thread_fails_for_the_caller() -> None:
+    caller, met = threading.get_ident(), threading.Barrier(lanes.LANES)
+
+    def work(_: int) -> None:
+        met.wait(60)
+        if threading.get_ident() != caller or lanes.LANES == 1:
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        lanes.each(work, range(2))
 
 
 def test_a_piece_that_fails_ends_the_rest_and_leaves_the_lanes_in_order() -> None:

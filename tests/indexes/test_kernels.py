@@ -1,0 +1,52 @@
+"""Sums are what they claim to be: exact enough, the same wherever a row stands, and widening loses nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mcp_server.indexes.kernels import dots, rounding, wide_dots, widened
+
+
+def test_every_finite_float16_is_widened_to_itself() -> None:
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    finite = every[np.isfinite(every)][:, None]
+    wide = widened(finite)
+    assert wide.dtype == np.float64
+    assert np.array_equal(wide, finite.astype(np.float64))
+    assert np.array_equal(np.signbit(wide), np.signbit(finite))
+    assert np.array_equal(widened(finite[::2]), finite[::2].astype(np.float64))  # rows that are not in one piece
+
+
+def test_float32_is_widened_to_itself() -> None:
+    rows = np.random.default_rng(1).standard_normal((5, 7)).astype(np.float32)
+    assert np.array_equal(widened(rows), rows.astype(np.float64))
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 7, 8, 9, 63, 64, 65, 1151, 1152, 12_001])
+def test_wide_sums_are_as_exact_as_float64_is_and_do_not_depend_on_the_place(width: int) -> None:
+    random = np.random.default_rng(width)
+    rows, query = random.standard_normal((37, width)), random.standard_normal(width)
+    rows[5:] = rows[0]
+    found = wide_dots(query, rows)
+    assert found.dtype == np.float64
+    assert np.abs(found - np.einsum("ij,j->i", rows, query)).max() <= 2.0**-52 * width * np.abs(rows * query).sum(axis=1).max()
+    assert len(set(found[5:].tolist()) | {found[0]}) == 1
+    assert wide_dots(query, rows[5:6])[0] == found[0]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("width", [1, 3, 64, 1152])
+def test_sums_of_floats_are_off_by_no_more_than_rounding_says(dtype: type, width: int) -> None:
+    random = np.random.default_rng(width)
+    rows, query = random.standard_normal((50, width)).astype(dtype), random.standard_normal(width).astype(dtype)
+    true = rows.astype(np.float64) @ query.astype(np.float64)
+    lengths = np.linalg.norm(rows.astype(np.float64), axis=1) * np.linalg.norm(query.astype(np.float64))
+    assert np.all(np.abs(dots(query, rows) - true) <= rounding(width) * lengths + 1e-30)
+
+
+def test_sums_of_bytes_are_exact_up_to_their_rounding_to_float32() -> None:
+    rows = np.random.default_rng(2).integers(-127, 128, (50, 1152)).astype(np.int8)
+    rows[0] = 127
+    query = np.full(1152, 127, np.int8)
+    assert np.array_equal(dots(query, rows), (rows.astype(np.int64) @ query.astype(np.int64)).astype(np.float32))
