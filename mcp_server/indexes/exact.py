@@ -27,6 +27,7 @@ _LEADERS = 8
 """Among so many times k rows that projections put first, codes look for the k that are to set the bar."""
 _READ_ONCE = 1_024
 """Up to so many rows of a file are read once, into memory of their own; above, they pass through memory that is used again."""
+_EIGHT_SKIPPED = np.uint64(0x0101010101010101)
 _PICKED_AT_MOST = 8_192
 """More contenders than that, and than twice as many as asked for, are not held in memory at once."""
 
@@ -208,11 +209,12 @@ def _cleared(skip: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
     """Return where `skip` is False, ascending; `count` is how many they are."""
     if count > len(skip) // 64:
         return np.flatnonzero(~skip)
-    packed = np.packbits(skip)
-    some = np.flatnonzero(packed != 255)
-    bits = np.unpackbits(~packed[some]).view(np.bool_)
-    rows = (some[:, None] * 8 + np.arange(8)).ravel()[bits]
-    return rows[rows < len(skip)]  # the last byte is filled up with zeros, which look like rows allowed
+    # eight at a time, since there are few to be found
+    skip = np.ascontiguousarray(skip)
+    whole = len(skip) // 8 * 8
+    words = np.flatnonzero(skip[:whole].view(np.uint64) != _EIGHT_SKIPPED)
+    at = np.flatnonzero(~skip[:whole].reshape(-1, 8)[words].ravel())
+    return np.concatenate([8 * words[at // 8] + at % 8, whole + np.flatnonzero(~skip[whole:])])
 
 
 def _refuse_strange(rows: NDArray[np.int64], size: int) -> None:

@@ -16,6 +16,7 @@ from mcp_server.indexes.scoring import cosines
 from mcp_server.indexes.sweeps import CodeSweep, RowSweep, occupied_stretches
 
 _GATHERED = 16_384
+_EVERY = 8
 _SCANNED = 65_536
 _ROUNDS = 5
 _CONTENDERS = 400
@@ -26,6 +27,8 @@ def measure_costs(embeddings: Embeddings, codes: Codes) -> Costs:
     """Return the costs of searching `embeddings` with `codes`, the best of five tries of each; at least one row must be usable."""
     usable = np.flatnonzero(~embeddings.unusable)
     spread = usable[np.linspace(0, len(usable) - 1, min(_GATHERED, len(usable))).astype(np.int64)]
+    # of codes, as dense as where picking out and scanning cost about the same
+    dense = usable[:: max(1, min(_EVERY, len(usable) // _GATHERED))][:_GATHERED]
     rows, coded = RowSweep(embeddings), CodeSweep(codes)
     wide = embeddings.rows[usable[len(usable) // 2]].astype(np.float64)
     unit = wide / np.sqrt(np.einsum("i,i->", wide, wide))
@@ -59,10 +62,10 @@ def measure_costs(embeddings: Embeddings, codes: Codes) -> Costs:
     usual = Costs() if embeddings.file is None else replace(Costs(), gather_row=1_800.0, scan_row=250.0, coding=1_000_000.0)
     return Costs(
         gather_row=_near(usual.gather_row, _nanoseconds(lambda: rows.gathered(unit, spread)) / len(spread)),
-        gather_code=_near(usual.gather_code, _nanoseconds(lambda: coded.gathered(query, spread)) / len(spread)),
+        gather_code=_near(usual.gather_code, _nanoseconds(lambda: coded.gathered(query, dense)) / len(dense)),
         scan_row=_near(usual.scan_row, scan_row),
         scan_code=_near(usual.scan_code, scan_code),
-        gather_projection=_near(usual.gather_projection, _nanoseconds(lambda: projected.gathered(shorter, spread)) / len(spread)),
+        gather_projection=_near(usual.gather_projection, _nanoseconds(lambda: projected.gathered(shorter, dense)) / len(dense)),
         scan_projection=_near(usual.scan_projection, scan_projection),
         pass_row=_near(usual.pass_row, max(passing, nothing) / size),
         coding=_near(usual.coding, _nanoseconds(closely)),
