@@ -30,10 +30,13 @@ from mcp_server.side_files import Draft, SideSet
 logger = logging.getLogger(__name__)
 
 _SAMPLE = 16_384
+_TILE = 4_096
 _STEP = 64
 """H is a multiple of it, so that rows begin where cache lines do."""
 _REST = 0.18
 """H is so large that the rest of a row is about so long: by then nearly all rows are ruled out, and more axes cost more than they save."""
+_REST_AT_MOST = 0.22
+"""With a rest longer than that at D / 2 axes, too few are."""
 _FLOOR = 1e-7
 """Above the rounding of the length of a rest, a root of a difference."""
 
@@ -115,15 +118,15 @@ def principal_axes(embeddings: Embeddings, mean: NDArray[np.float64]) -> NDArray
         return None
     rows = rows[np.linspace(0, len(rows) - 1, min(_SAMPLE, len(rows))).astype(np.int64)]
     covariance = np.zeros((width, width), np.float64)
-    for start in range(0, len(rows), _STEP * _STEP):
-        centred = (unit_tile(embeddings, rows[start : start + _STEP * _STEP]) - mean).astype(np.float32)
+    for start in range(0, len(rows), _TILE):
+        centred = (unit_tile(embeddings, rows[start : start + _TILE]) - mean).astype(np.float32)
         covariance += centred.T @ centred
     strengths, vectors = np.linalg.eigh(covariance / len(rows))
     left = np.sqrt(np.maximum(0, strengths.sum() - np.cumsum(strengths[::-1])))
-    counts = np.arange(_STEP, width // 2 + 1, _STEP)
-    enough = counts[left[counts - 1] <= _REST]
-    logger.debug("projections.axes of=%d enough=%s rest=%.3f", width, enough[:1].tolist(), left[counts[-1] - 1])
-    if not len(enough):
+    counts = range(_STEP, width // 2 + 1, _STEP)
+    if left[counts[-1] - 1] > _REST_AT_MOST:
+        logger.debug("projections.none width=%d rest=%.3f", width, left[counts[-1] - 1])
         return None
+    count = next((count for count in counts if left[count - 1] <= _REST), counts[-1])
     # turned, so that no number of a projection is much larger than the others
-    return np.ascontiguousarray((random_orthogonal(enough[0]) @ vectors[:, ::-1][:, : enough[0]].T).astype(np.float32))
+    return np.ascontiguousarray((random_orthogonal(count) @ vectors[:, ::-1][:, :count].T).astype(np.float32))
