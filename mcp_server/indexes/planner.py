@@ -73,10 +73,11 @@ def quickest(costs: Costs, size: int, allowed: int, occupied: int, *, coded: boo
         coded: whether there are codes.
         left: what share of the rows allowed projections are expected to leave in the running; None: there are none.
     """
-    dense = allowed / max(1, occupied)  # rows that follow each other are picked out nearly as fast as they are scanned
+    # rows that follow each other are looked at where they lie; a few gaps are enough to make that worthless
+    runs = (allowed / max(1, occupied)) ** 8
 
     def picked(one: float, in_passing: float) -> float:
-        return allowed * (one * (1 - dense) + min(one, 2 * in_passing) * dense)
+        return allowed * (one * (1 - runs) + min(one, 1.5 * in_passing) * runs)
 
     passed = size * costs.pass_row
     ways: dict[Way, float] = {

@@ -28,7 +28,7 @@ def measure_costs(embeddings: Embeddings, codes: Codes) -> Costs:
     usable = np.flatnonzero(~embeddings.unusable)
     spread = usable[np.linspace(0, len(usable) - 1, min(_GATHERED, len(usable))).astype(np.int64)]
     # of codes, as dense as where picking out and scanning cost about the same
-    dense = usable[:: max(1, min(_EVERY, len(usable) // _GATHERED))][:_GATHERED]
+    dense = usable[:: max(2, min(_EVERY, len(usable) // _GATHERED))][:_GATHERED]
     rows, coded = RowSweep(embeddings), CodeSweep(codes)
     wide = embeddings.rows[usable[len(usable) // 2]].astype(np.float64)
     unit = wide / np.sqrt(np.einsum("i,i->", wide, wide))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,10 @@ from mcp_server.indexes.projections import Projections
 from mcp_server.indexes.scoring import cosines
 
 _TILE = 512
-_PIECE = 1_024
-"""Rows picked out at a time by one thread."""
+_LONG_RUN = 64
+"""From so many rows that follow each other on, looking at them where they lie is quicker than picking them out first."""
+_PIECE_BYTES = 4 * 2**20
+"""Of rows picked out at a time by one thread: fewer are done before another thread has begun."""
 _BLOCKS_AT_ONCE = 4
 """A scan's values of so many blocks fit into the cache of a core until their maxima are taken."""
 _PIECES = 4
@@ -32,7 +35,6 @@ _STRETCH = 1_024
 _SAFE = (2.0**-100, 2.0**100)
 """Lengths of rows whose products with a unit query neither vanish nor overflow in float32."""
 
-Take = Callable[[NDArray[np.int64]], NDArray[Any]]
 Weigh = Callable[[NDArray[np.float32], slice, NDArray[np.float32]], None]
 """Makes values of sums: takes the sums of a stretch of rows, the stretch, and where the values go."""
 
@@ -83,21 +85,52 @@ class Scope:
         return replace(self, rows=None if len(rows) * gather > self.occupied.rows * scan else rows)
 
 
-class Tiles:
-    """Picks rows of a table into memory that each thread uses again: new pages take as long as the rows."""
+class Picker:
+    """Picks rows of a table into memory that is used again: new pages take as long as the rows. Safe to use from several threads."""
 
     def __init__(self, table: NDArray[Any]) -> None:
         self._table = table
-        self._own = threading.local()
+        self._free: deque[NDArray[Any]] = deque()
 
-    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return up to `_TILE` rows of the table, good until the thread's next call."""
-        if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and bool(np.all(rows[1:] > rows[:-1])):
-            return self._table[rows[0] : rows[0] + len(rows)]  # they follow each other
-        if not hasattr(self._own, "tile"):
-            self._own.tile = np.empty((_TILE, self._table.shape[1]), self._table.dtype)
-        # "clip": without it numpy makes a copy first
-        return np.take(self._table, rows, axis=0, out=self._own.tile[: len(rows)], mode="clip")
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return self._table.shape[1] * self._table.itemsize
+
+    def parts(self, rows: NDArray[np.int64]) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """Yield which of `rows`, and these rows of the table, good until the next are asked for."""
+        ends = np.flatnonzero(np.diff(rows) != 1) + 1
+        if len(ends) * _LONG_RUN < len(rows):  # most follow each other
+            for first, stop in pairwise([0, *ends.tolist(), len(rows)]):
+                yield slice(first, stop), self._table[rows[first] : rows[first] + stop - first]
+            return
+        try:
+            tile = self._free.pop()
+        except IndexError:
+            tile = np.empty((_TILE, self._table.shape[1]), self._table.dtype)
+        for first in range(0, len(rows), _TILE):
+            some = rows[first : first + _TILE]
+            # "clip": without it numpy makes a copy first
+            yield slice(first, first + len(some)), np.take(self._table, some, axis=0, out=tile[: len(some)], mode="clip")
+        self._free.append(tile)
+
+
+class FilePicker:
+    """Reads rows from a file, so that little of it stays mapped."""
+
+    def __init__(self, embeddings: Embeddings) -> None:
+        self._embeddings = embeddings
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return self._embeddings.width * self._embeddings.rows.itemsize
+
+    def parts(self, rows: NDArray[np.int64]) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """Yield which of `rows`, and these rows."""
+        for first in range(0, len(rows), _TILE):
+            some = slice(first, min(first + _TILE, len(rows)))
+            yield some, self._embeddings.take(rows[some])
 
 
 class RowSweep:
@@ -105,7 +138,7 @@ class RowSweep:
 
     def __init__(self, embeddings: Embeddings) -> None:
         self._embeddings = embeddings
-        self._take = Tiles(embeddings.rows).take if embeddings.file is None else embeddings.take
+        self._picker = Picker(embeddings.rows) if embeddings.file is None else FilePicker(embeddings)
         usable = embeddings.norms[~embeddings.unusable]
         self._all_usable = len(usable) == embeddings.size
         self._is_safe = not len(usable) or bool(_SAFE[0] <= usable.min() and usable.max() <= _SAFE[1])
@@ -124,7 +157,7 @@ class RowSweep:
         if not self._is_safe:
             return Estimates(cosines(self._embeddings, rows, unit), rows, None, 2 * UNIT_ROUNDOFF)
         query, slack = self._query(unit)
-        (values,) = _gather((query,), self._take, rows)
+        (values,) = _gather((query,), self._picker, rows)
         values *= self._inverse[rows]
         return Estimates(values, rows, None, slack)
 
@@ -168,7 +201,7 @@ class CodeSweep:
     def __init__(self, codes: Codes | Projections) -> None:
         self._query = codes.query
         self._table = codes.table
-        self._take = Tiles(codes.table.codes).take
+        self._picker = Picker(codes.table.codes)
 
     def query(self, unit: NDArray[np.float64]) -> CodedQuery:
         """Return the query `unit`, (D,) of unit length, in the terms of the codes."""
@@ -180,7 +213,7 @@ class CodeSweep:
 
     def gathered(self, query: CodedQuery, rows: NDArray[np.int64]) -> Estimates:
         """Return estimates of `rows`."""
-        (sums,) = _gather((query.code,), self._take, rows)
+        (sums,) = _gather((query.code,), self._picker, rows)
         if len(rows) < BLOCK:
             self._weigh(query, sums, rows, sums)
             return _upper(query, sums, rows, None)
@@ -190,7 +223,7 @@ class CodeSweep:
 
     def finer(self, query: CodedQuery, rows: NDArray[np.int64]) -> Estimates:
         """Return estimates of `rows` that do not suffer from the query's own rounding, for twice the sums."""
-        sums, rest = _gather((query.code, query.rest), self._take, rows)
+        sums, rest = _gather((query.code, query.rest), self._picker, rows)
         sums += rest * np.float32(query.rest_factor / query.factor)
         self._weigh(query, sums, rows, sums)
         return replace(_upper(query, sums, rows, None), slack=query.rest_slack)
@@ -214,18 +247,18 @@ def _upper(query: CodedQuery, values: NDArray[np.float32], rows: NDArray[np.int6
     return Estimates(values, rows, peaks, query.slack, query.factor, query.offset, both_ways=False)
 
 
-def _gather(queries: tuple[NDArray[Any], ...], take: Take, rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
-    """Return, for each query, its products with `rows`, which `take` picks out."""
+def _gather(queries: tuple[NDArray[Any], ...], picker: Picker | FilePicker, rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+    """Return, for each query, its products with `rows`."""
     sums = [np.empty(len(rows), np.float32) for _ in queries]
+    at_once = max(_TILE, _PIECE_BYTES // picker.row_bytes)
 
     def piece(start: int) -> None:
-        for first in range(start, min(start + _PIECE, len(rows)), _TILE):
-            some = slice(first, min(first + _TILE, start + _PIECE))
-            picked = take(rows[some])
-            for query, out in zip(queries, sums, strict=True):
+        here = [out[start : start + at_once] for out in sums]
+        for some, picked in picker.parts(rows[start : start + at_once]):
+            for query, out in zip(queries, here, strict=True):
                 out[some] = dots(query, picked)
 
-    lanes.each(piece, range(0, len(rows), _PIECE))
+    lanes.each(piece, range(0, len(rows), at_once))
     return sums
 
 
