@@ -33,16 +33,6 @@ def dots(query: NDArray[Any], rows: NDArray[Any]) -> NDArray[np.float32]:
     return np.concatenate([np.empty(0), *tiles]).astype(np.float32)
 
 
-def wide_dots(query: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return <query, row> of each row, (M,) float64; `query` is (D,), `rows` (M, D) with rows in one piece.
-
-    A row's sum depends on the row and the query only, to the last bit: a BLAS product would sum it in another order elsewhere in the call.
-    """
-    if _is_wide(query.shape[0]):
-        return np.asarray(simsimd.cdist(query[None], rows, metric="dot", out_dtype="float64"))[0]
-    return np.einsum("ij,j->i", rows, query)
-
-
 def widened(rows: NDArray[Any]) -> NDArray[np.float64]:
     """Return `rows`, (M, D) of finite float16 or float32, as float64. Exact, and quicker than numpy's own way from float16."""
     if rows.dtype != np.float16:
@@ -68,21 +58,6 @@ def rounding(width: int) -> float:
 def _products(query: NDArray[Any], rows: NDArray[Any]) -> NDArray[np.float32]:
     # not its `out` argument: each use of it takes a reference from None (6.5.16), which ends Python 3.11 after some thousands
     return np.asarray(simsimd.cdist(query[None], rows, metric="dot", out_dtype="float32"))[0]
-
-
-@cache
-def _is_wide(width: int) -> bool:
-    """Try the library's float64 at this width: as exact as any order of summing is, and the same wherever a row stands."""
-    random = np.random.default_rng(width)
-    rows, query = random.random((_TRIALS, width)), random.random(width)
-    rows[_TRIALS // 2 :] = rows[: _TRIALS // 2]
-    try:
-        found = np.asarray(simsimd.cdist(query[None], rows, metric="dot", out_dtype="float64"))[0]
-    except (ValueError, TypeError, RuntimeError) as error:
-        logger.debug("kernels.refused dtype=float64 width=%d error=%s", width, error)
-        return False
-    near = bool(np.all(np.abs(found - rows @ query) <= 4 * (width + 4) * 2.0**-53 * width))
-    return near and np.array_equal(found[_TRIALS // 2 :], found[: _TRIALS // 2])
 
 
 @cache

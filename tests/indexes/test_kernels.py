@@ -1,11 +1,11 @@
-"""Sums are what they claim to be: exact enough, the same wherever a row stands, and widening loses nothing."""
+"""Sums are what they claim to be: exact enough, and widening loses nothing."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from mcp_server.indexes.kernels import dots, rounding, wide_dots, widened
+from mcp_server.indexes.kernels import dots, rounding, widened
 
 
 def test_every_finite_float16_is_widened_to_itself() -> None:
@@ -21,18 +21,6 @@ def test_every_finite_float16_is_widened_to_itself() -> None:
 def test_float32_is_widened_to_itself() -> None:
     rows = np.random.default_rng(1).standard_normal((5, 7)).astype(np.float32)
     assert np.array_equal(widened(rows), rows.astype(np.float64))
-
-
-@pytest.mark.parametrize("width", [1, 2, 3, 7, 8, 9, 63, 64, 65, 1151, 1152, 12_001])
-def test_wide_sums_are_as_exact_as_float64_is_and_do_not_depend_on_the_place(width: int) -> None:
-    random = np.random.default_rng(width)
-    rows, query = random.standard_normal((37, width)), random.standard_normal(width)
-    rows[5:] = rows[0]
-    found = wide_dots(query, rows)
-    assert found.dtype == np.float64
-    assert np.abs(found - np.einsum("ij,j->i", rows, query)).max() <= 2.0**-52 * width * np.abs(rows * query).sum(axis=1).max()
-    assert len(set(found[5:].tolist()) | {found[0]}) == 1
-    assert wide_dots(query, rows[5:6])[0] == found[0]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
