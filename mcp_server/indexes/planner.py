@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 Way = Literal["gather rows", "gather codes", "gather projections", "scan rows", "scan codes", "scan projections"]
 
-_FADING = 0.95
+_FADING = 0.99
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Thinning:
     def share(self, allowed: int, k: int) -> float:
         """Return the share to expect, 0 to 1."""
         # as it was of a million unit rows like a CLIP model's
-        return self._shares.get((allowed // k).bit_length(), min(1.0, 4 * (k / allowed) ** 0.6))
+        return self._shares.get((allowed // k).bit_length(), min(1.0, 16 * (k / allowed) ** 0.7))
 
     def note(self, allowed: int, k: int, share: float) -> None:
         """Learn that it was `share`."""

@@ -7,17 +7,19 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mcp_server.indexes.codes import Codes
 from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.estimates import BLOCK
 from mcp_server.indexes.planner import Costs
 from mcp_server.indexes.scoring import cosines
-from mcp_server.indexes.sweeps import CodeSweep, RowSweep, occupied_stretches
+from mcp_server.indexes.sweeps import CodeSweep, Occupied, RowSweep, occupied_stretches
 
 _GATHERED = 16_384
-_EVERY = 8
+_EVERY, _STRETCH = 8, 1_024
 _SCANNED = 65_536
+_SCANNED_CODES = 262_144
 _ROUNDS = 5
 _CONTENDERS = 400
 _CLOSELY = 110
@@ -27,20 +29,26 @@ def measure_costs(embeddings: Embeddings, codes: Codes) -> Costs:
     """Return the costs of searching `embeddings` with `codes`, the best of five tries of each; at least one row must be usable."""
     usable = np.flatnonzero(~embeddings.unusable)
     spread = usable[np.linspace(0, len(usable) - 1, min(_GATHERED, len(usable))).astype(np.int64)]
-    # of codes, as dense as where picking out and scanning cost about the same
-    dense = usable[:: max(2, min(_EVERY, len(usable) // _GATHERED))][:_GATHERED]
+    # as dense as where picking out codes and scanning them cost about the same
+    stretch = max(1, min(_STRETCH, len(usable) // _EVERY))
+    starts = np.linspace(0, len(usable) - stretch * _EVERY, max(1, _GATHERED // _STRETCH)).astype(np.int64)
+    dense = usable[(starts[:, None] + np.arange(0, stretch * _EVERY, _EVERY)).ravel()]
     rows, coded = RowSweep(embeddings), CodeSweep(codes)
     wide = embeddings.rows[usable[len(usable) // 2]].astype(np.float64)
     unit = wide / np.sqrt(np.einsum("i,i->", wide, wide))
     query = coded.query(unit)
-    size, some = embeddings.size, min(_SCANNED, embeddings.size)
+    size = embeddings.size
     skip = np.ones(size, np.bool_)
     nothing = _nanoseconds(lambda: coded.scanned(query, skip, occupied_stretches(skip)))
-    begin = skip.copy()
-    begin[:some] = embeddings.unusable[:some]
-    first = occupied_stretches(begin)
-    scan_row = max(0.0, _nanoseconds(lambda: rows.scanned(unit, begin, first)) - nothing) / some
-    scan_code = max(0.0, _nanoseconds(lambda: coded.scanned(query, begin, first)) - nothing) / some
+
+    def scanning(scanned: Callable[[NDArray[np.bool_], Occupied], object], at_most: int) -> float:
+        some, begin = min(at_most, size), skip.copy()
+        begin[:some] = embeddings.unusable[:some]
+        first = occupied_stretches(begin)
+        return max(0.0, _nanoseconds(lambda: scanned(begin, first)) - nothing) / some
+
+    scan_row = scanning(lambda begin, first: rows.scanned(unit, begin, first), _SCANNED)
+    scan_code = scanning(lambda begin, first: coded.scanned(query, begin, first), _SCANNED_CODES)
     here_and_there = skip.copy()
     here_and_there[usable[:: 4 * BLOCK]] = False
     few = occupied_stretches(here_and_there)
@@ -48,7 +56,7 @@ def measure_costs(embeddings: Embeddings, codes: Codes) -> Costs:
 
     projected = CodeSweep(codes.projections) if codes.projections is not None else coded
     shorter = projected.query(unit)
-    scan_projection = max(0.0, _nanoseconds(lambda: projected.scanned(shorter, begin, first)) - nothing) / some
+    scan_projection = scanning(lambda begin, first: projected.scanned(shorter, begin, first), _SCANNED_CODES)
 
     def shortly() -> None:
         projected.query(unit)

@@ -24,12 +24,12 @@ from mcp_server.indexes.scoring import cosines
 _TILE = 512
 _LONG_RUN = 64
 """From so many rows that follow each other on, looking at them where they lie is quicker than picking them out first."""
-_PIECE_BYTES = 4 * 2**20
-"""Of rows picked out at a time by one thread: fewer are done before another thread has begun."""
+_ALONE_BYTES = 2**21
+"""Less is picked out by one thread: it is done before another one has begun."""
 _BLOCKS_AT_ONCE = 4
 """A scan's values of so many blocks fit into the cache of a core until their maxima are taken."""
-_PIECES = 4
-"""A scan has at least so many pieces if it has so many blocks, so that both threads are busy to the end."""
+_PIECES = 8
+"""Long passes have at least so many pieces if they have so many blocks or tiles, so that both threads are busy to the end."""
 _STRETCH = 1_024
 """A scan passes over so many skipped rows in a row without looking at them."""
 _SAFE = (2.0**-100, 2.0**100)
@@ -250,7 +250,9 @@ def _upper(query: CodedQuery, values: NDArray[np.float32], rows: NDArray[np.int6
 def _gather(queries: tuple[NDArray[Any], ...], picker: Picker | FilePicker, rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
     """Return, for each query, its products with `rows`."""
     sums = [np.empty(len(rows), np.float32) for _ in queries]
-    at_once = max(_TILE, _PIECE_BYTES // picker.row_bytes)
+    at_once = _TILE * max(1, len(rows) // (_TILE * _PIECES))
+    if len(rows) * picker.row_bytes < _ALONE_BYTES:
+        at_once = max(1, len(rows))
 
     def piece(start: int) -> None:
         here = [out[start : start + at_once] for out in sums]
