@@ -17,7 +17,7 @@ from mcp_server.indexes.estimates import Estimates
 from mcp_server.indexes.picked import Picked
 from mcp_server.indexes.planner import Costs, Thinning, Way, quickest
 from mcp_server.indexes.scoring import best_first, checked_mask, checked_tie_keys, cosines, cosines_of, unit_query, unit_rows
-from mcp_server.indexes.sweeps import CodeSweep, RowSweep, Scope, occupied_stretches
+from mcp_server.indexes.sweeps import EIGHT_SKIPPED, CodeSweep, RowSweep, Scope, occupied_stretches
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,6 @@ _LEADERS = 8
 """Among so many times k rows that projections put first, codes look for the k that are to set the bar."""
 _READ_ONCE = 1_024
 """Up to so many rows of a file are read once, into memory of their own; above, they pass through memory that is used again."""
-_EIGHT_SKIPPED = np.uint64(0x0101010101010101)
 _PICKED_AT_MOST = 8_192
 """More contenders than that, and than twice as many as asked for, are not held in memory at once."""
 
@@ -167,7 +166,7 @@ class ExactIndex:
             return quickest(Costs(), self.size, allowed, occupied, coded=False)
         left = coded.thinning.share(allowed, k) if coded.projections is not None else None
         way = quickest(coded.costs, self.size, allowed, occupied, coded=True, left=left)
-        if way.endswith("codes"):
+        if left is not None and way.endswith("codes"):
             coded.thinning.fade(allowed, k)
         return way
 
@@ -212,7 +211,7 @@ def _cleared(skip: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
     # eight at a time, since there are few to be found
     skip = np.ascontiguousarray(skip)
     whole = len(skip) // 8 * 8
-    words = np.flatnonzero(skip[:whole].view(np.uint64) != _EIGHT_SKIPPED)
+    words = np.flatnonzero(skip[:whole].view(np.uint64) != EIGHT_SKIPPED)
     at = np.flatnonzero(~skip[:whole].reshape(-1, 8)[words].ravel())
     return np.concatenate([8 * words[at // 8] + at % 8, whole + np.flatnonzero(~skip[whole:])])
 

@@ -30,6 +30,8 @@ _BLOCKS_AT_ONCE = 4
 """A scan's values of so many blocks fit into the cache of a core until their maxima are taken."""
 _PIECES = 8
 """Long passes have at least so many pieces if they have so many blocks or tiles, so that both threads are busy to the end."""
+EIGHT_SKIPPED = np.uint64(0x0101010101010101)
+"""Eight places of a mask that are all True, as one word."""
 _STRETCH = 1_024
 """A scan passes over so many skipped rows in a row without looking at them."""
 _SAFE = (2.0**-100, 2.0**100)
@@ -58,7 +60,7 @@ def occupied_stretches(skip: NDArray[np.bool_]) -> Occupied:
     whole = len(skip) // _STRETCH * _STRETCH
     stretches = np.empty(-(-len(skip) // _STRETCH), np.bool_)
     words = skip[:whole].view(np.uint64).reshape(-1, _STRETCH // 8)
-    stretches[: len(words)] = np.bitwise_and.reduce(words, axis=1) != np.uint64(0x0101010101010101)
+    stretches[: len(words)] = np.bitwise_and.reduce(words, axis=1) != EIGHT_SKIPPED
     if whole < len(skip):
         stretches[-1] = not skip[whole:].all()
     return Occupied(stretches, min(int(np.count_nonzero(stretches)) * _STRETCH, len(skip)))

@@ -141,6 +141,7 @@ def test_the_same_rows_give_the_same_codes(tmp_path: Path) -> None:
     first, second = codes_of(embeddings, tmp_path / "a"), codes_of(embeddings, tmp_path / "b")
     for name in ("codes", "scale", "margin"):
         assert getattr(first.table, name).tobytes() == getattr(second.table, name).tobytes()
+    assert first.mean.tobytes() == second.mean.tobytes()
 
 
 def test_coding_stops_when_it_is_not_wanted_any_more_and_leaves_nothing(tmp_path: Path) -> None:
