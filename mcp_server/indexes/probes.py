@@ -31,7 +31,7 @@ def measure_costs(embeddings: Embeddings, codes: Codes) -> Costs:
     spread = usable[np.linspace(0, len(usable) - 1, min(_GATHERED, len(usable))).astype(np.int64)]
     # as dense as where picking out codes and scanning them cost about the same
     stretch = max(1, min(_STRETCH, len(usable) // _EVERY))
-    starts = np.linspace(0, len(usable) - stretch * _EVERY, max(1, _GATHERED // _STRETCH)).astype(np.int64)
+    starts = np.linspace(0, max(0, len(usable) - stretch * _EVERY), max(1, _GATHERED // _STRETCH)).astype(np.int64)
     dense = usable[(starts[:, None] + np.arange(0, stretch * _EVERY, _EVERY)).ravel()]
     rows, coded = RowSweep(embeddings), CodeSweep(codes)
     wide = embeddings.rows[usable[len(usable) // 2]].astype(np.float64)
