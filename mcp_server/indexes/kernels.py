@@ -18,6 +18,9 @@ _SIGN_AND_MAGNITUDE = np.int32(-0x70000001)
 _TRIALS = 64
 _TILE = 1024
 
+for _summing_in_float16 in ("sapphire", "sve_f16"):
+    simsimd.disable_capability(_summing_in_float16)  # for all of the process; the next best kernels sum float16 in float32
+
 
 def dots(query: NDArray[Any], rows: NDArray[Any]) -> NDArray[np.float32]:
     """Return <query, row> of each row, (M,) float32.
