@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+_FEW = 1_000
+"""A thousandth of the rows is a short list."""
+
 
 @dataclass(frozen=True)
 class SkipSet:
@@ -17,11 +20,11 @@ class SkipSet:
 
     Attributes:
         mask: (N,) bool, True for rows to skip. Not shared with anyone.
-        hidden: (N,) bool, True for rows that pass the filter but are skipped as seen or excluded.
+        hidden: (H,) int64, ascending, the rows that pass the filter but are skipped as seen or excluded.
     """
 
     mask: NDArray[np.bool_]
-    hidden: NDArray[np.bool_]
+    hidden: NDArray[np.int64]
     matching: int
     filtered: int
     seen: int
@@ -31,8 +34,8 @@ class SkipSet:
 
 
 def build_skip_set(
-    searchable: NDArray[np.bool_],
     passing: NDArray[np.bool_],
+    searchable: int,
     seen_rows: NDArray[np.int64],
     excluded_rows: NDArray[np.int64],
     full_groups: NDArray[np.bool_] | None = None,
@@ -40,42 +43,42 @@ def build_skip_set(
     """Return the skip set of one search.
 
     Args:
-        searchable: (N,) bool, rows that a medium claims and that are usable.
-        passing: (N,) bool, rows that pass the filter; all True without one.
+        passing: (N,) bool, rows that a medium claims, that are usable and that pass the filter.
+        searchable: how many rows a medium claims and are usable, whether they pass or not.
         seen_rows: rows shown before, any order, repeats allowed.
         excluded_rows: rows the caller excluded, one by one or by group.
         full_groups: (N,) bool, rows of groups that have been shown often enough.
 
     None of the arguments is changed.
     """
-    skipped = searchable & passing
-    matching = int(np.count_nonzero(skipped))
-    np.logical_not(skipped, out=skipped)
-    hidden = np.zeros(len(searchable), dtype=np.bool_)
-    seen = _hide(seen_rows, skipped, hidden)
-    excluded = _hide(excluded_rows, skipped, hidden)
+    skipped = ~passing
+    matching = int(np.count_nonzero(passing))
+    seen = _hide(seen_rows, skipped)
+    excluded = _hide(excluded_rows, skipped)
     full = 0
     if full_groups is not None:
         full = int(np.count_nonzero(full_groups & ~skipped))
         skipped |= full_groups
     return SkipSet(
         mask=skipped,
-        hidden=hidden,
+        hidden=np.sort(np.concatenate([seen, excluded])),
         matching=matching,
-        filtered=int(np.count_nonzero(searchable)) - matching,
-        seen=seen,
-        excluded=excluded,
+        filtered=searchable - matching,
+        seen=len(seen),
+        excluded=len(excluded),
         in_full_groups=full,
-        allowed=matching - seen - excluded - full,
+        allowed=matching - len(seen) - len(excluded) - full,
     )
 
 
-def _hide(rows: NDArray[np.int64], skipped: NDArray[np.bool_], hidden: NDArray[np.bool_]) -> int:
-    """Mark those of `rows` that were not `skipped` before in both masks, and return how many they are."""
+def _hide(rows: NDArray[np.int64], skipped: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Mark those of `rows` that were not `skipped` before, and return them, each once."""
     fresh = rows[~skipped[rows]]
-    if not len(fresh):
-        return 0
-    before = int(np.count_nonzero(hidden))  # a pass over bytes takes less time than looking for repeats in a long list
+    if len(fresh) > len(skipped) // _FEW:
+        marked = np.zeros(len(skipped), dtype=np.bool_)
+        marked[fresh] = True
+        fresh = np.flatnonzero(marked)  # a pass over bytes takes less time than sorting a long list
+    else:
+        fresh = np.unique(fresh)
     skipped[fresh] = True
-    hidden[fresh] = True
-    return int(np.count_nonzero(hidden)) - before
+    return fresh

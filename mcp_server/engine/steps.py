@@ -53,8 +53,8 @@ class Walk:
     def _skip_set(self, excluded_before: NDArray[np.int64]) -> SkipSet:
         cap = self._cap(self._shown_rows)
         return build_skip_set(
-            self._collection.catalog.mapped,
             self._selection.mask,
+            self._collection.catalog.indexed,
             np.concatenate([self._seen.rows, self._shown_rows]),
             np.concatenate([self._excluded.rows, self._examples.rows, excluded_before]),
             None if cap is None else cap.full(),
@@ -137,8 +137,7 @@ class Walk:
     def _best_hidden(self, skip: SkipSet, question: Question | None) -> float | None:
         if question is None or not (skip.seen + skip.excluded):
             return None
-        rows = np.flatnonzero(skip.hidden)
-        rows = rows[~np.isin(rows, self._examples.rows)]  # an example is the best match of itself
+        rows = skip.hidden[~np.isin(skip.hidden, self._examples.rows)]  # an example is the best match of itself
         return self._collection.index.best_score(question.vector.vector, rows)
 
     def _warnings(self, skip: SkipSet, question: Question | None) -> Iterable[str]:

@@ -61,8 +61,9 @@ def _runs(rows: NDArray[np.int64]) -> list[tuple[int, int]]:
     """Return the stretches of rows that follow each other, first row and length of each."""
     if not len(rows):
         return []
-    first = np.flatnonzero(np.diff(rows, prepend=rows[0] - 2) != 1)
-    return list(zip(rows[first].tolist(), np.diff(first, append=len(rows)).tolist(), strict=True))
+    ends = [*(np.flatnonzero(rows[1:] - rows[:-1] != 1) + 1).tolist(), len(rows)]
+    starts = [0, *ends[:-1]]
+    return [(first, end - start) for first, start, end in zip(rows[starts].tolist(), starts, ends, strict=True)]
 
 
 def _opened(mapped: Any) -> int | None:

@@ -258,11 +258,14 @@ class Sessions:
         """Enter a new session, making room for it, and return its handle."""
         handle = PREFIX + secrets.token_urlsafe(16)
         before = db.total_changes
-        db.execute(f"DELETE FROM sessions WHERE NOT {_alive()}", self._ages())
-        db.execute(
-            f"DELETE FROM sessions WHERE id IN (SELECT id FROM sessions ORDER BY {_HAS_MARKS} DESC, used DESC LIMIT -1 OFFSET ?)",
-            (self._most_sessions - 1,),
-        )
+        db.execute(f"DELETE FROM sessions WHERE used < ? AND NOT (used >= ? AND {_HAS_MARKS})", self._ages())
+        (count,) = db.execute("SELECT COUNT(*) FROM sessions").fetchone()
+        if count >= self._most_sessions:
+            room = max(1, self._most_sessions // 100)  # for some at once: to find the oldest, all are looked at
+            db.execute(
+                f"DELETE FROM sessions WHERE id IN (SELECT id FROM sessions ORDER BY {_HAS_MARKS} DESC, used DESC LIMIT -1 OFFSET ?)",
+                (self._most_sessions - room,),
+            )
         if db.total_changes != before:
             self._shown.forget()
         db.execute("INSERT INTO sessions VALUES (?, ?)", (handle, self._now()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,23 +21,33 @@ def _cases(draw: st.DrawFn) -> tuple[list[bool], list[bool], list[int], list[int
 @given(_cases())
 def test_the_mask_and_every_count_equal_plain_sets(case: tuple[list[bool], list[bool], list[int], list[int]]) -> None:
     searchable, passing, seen, excluded = case
-    skip = build_skip_set(np.array(searchable, bool), np.array(passing, bool), np.array(seen, np.int64), np.array(excluded, np.int64))
     can = {row for row, yes in enumerate(searchable) if yes}
     matching = can & {row for row, yes in enumerate(passing) if yes}
+    both = np.array(searchable, bool) & np.array(passing, bool)
+    skip = build_skip_set(both, len(can), np.array(seen, np.int64), np.array(excluded, np.int64))
     hidden_seen = matching & set(seen)
     hidden_excluded = (matching & set(excluded)) - hidden_seen
     allowed = matching - hidden_seen - hidden_excluded
     assert set(np.flatnonzero(~skip.mask).tolist()) == allowed
-    assert set(np.flatnonzero(skip.hidden).tolist()) == hidden_seen | hidden_excluded
+    assert skip.hidden.tolist() == sorted(hidden_seen | hidden_excluded)
     assert (skip.matching, skip.filtered) == (len(matching), len(can) - len(matching))
     assert (skip.seen, skip.excluded, skip.allowed) == (len(hidden_seen), len(hidden_excluded), len(allowed))
 
 
 def test_building_a_skip_set_changes_none_of_its_inputs() -> None:
-    searchable, passing = np.ones(5, bool), np.ones(5, bool)
-    searchable.flags.writeable = passing.flags.writeable = False
-    rows = np.array([1, 1, 3], np.int64)
-    skip = build_skip_set(searchable, passing, rows, rows)
+    passing, rows = np.ones(5, bool), np.array([1, 1, 3], np.int64)
+    passing.flags.writeable = rows.flags.writeable = False
+    skip = build_skip_set(passing, 5, rows, rows)
     assert skip.mask.tolist() == [False, True, False, True, False]
     assert (skip.seen, skip.excluded) == (2, 0)
     assert rows.tolist() == [1, 1, 3]
+
+
+@pytest.mark.parametrize("count", [3, 4_000])
+def test_lists_short_and_long_are_counted_alike(count: int) -> None:
+    passing = np.ones(5_000, bool)
+    passing[::2] = False
+    rows = np.arange(count, dtype=np.int64)[::-1]
+    skip = build_skip_set(passing, 5_000, np.concatenate([rows, rows]), rows)
+    assert skip.hidden.tolist() == list(range(1, count, 2))
+    assert (skip.seen, skip.excluded, skip.matching, skip.allowed) == (count // 2, 0, 2_500, 2_500 - count // 2)

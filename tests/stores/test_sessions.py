@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,6 +95,31 @@ def test_a_session_is_gone_a_day_after_its_last_use_and_says_what_to_do(sessions
     with pytest.raises(UnknownSessionError, match="without session to start a new one") as caught:
         remember(sessions, session, "demo", "q", ids(3), "skip")
     assert len(caught.value.message) <= MESSAGE_LIMIT
+
+
+def test_beginning_a_session_takes_no_more_steps_when_there_are_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
+
+    def connect_and_note(*given: Any, **named: Any) -> sqlite3.Connection:
+        opened.append(connect(*given, **named))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", connect_and_note)
+    with closing(Sessions(tmp_path / "s.db")) as store:
+        (db,) = opened
+        steps: list[int] = []
+
+        def hundred_more() -> int:
+            steps[-1] += 1
+            return 0
+
+        db.set_progress_handler(hundred_more, 100)
+        for number in range(1_500):
+            steps.append(0)
+            remember(store, None, "demo", f"q{number}", ids(1, 2), "skip")
+        db.set_progress_handler(None, 0)
+    assert max(steps[1_400:]) <= 2 * max(steps[100:200]) + 1
 
 
 def test_the_oldest_ids_of_a_session_are_forgotten_first(sessions: Sessions) -> None:
