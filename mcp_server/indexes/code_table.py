@@ -26,14 +26,18 @@ class CodeTable:
         scale: (N,) float32.
         margin: (N,) float32, what a query's `margin_factor` is multiplied with.
         longest: the longest `scale * code`.
+        along: (N,) float32, one more coordinate, not coded; what a query's `along_factor` is multiplied with. None: there is none.
     """
 
     codes: NDArray[np.int8] = field(repr=False)
     scale: NDArray[np.float32] = field(repr=False)
     margin: NDArray[np.float32] = field(repr=False)
     longest: float
+    along: NDArray[np.float32] | None = field(default=None, repr=False)
 
-    def query(self, vector: NDArray[np.float64], offset: float, margin_factor: float, slack: float, off: float = 0.0) -> CodedQuery:
+    def query(
+        self, vector: NDArray[np.float64], offset: float, margin_factor: float, slack: float, off: float = 0.0, along_factor: float = 0.0
+    ) -> CodedQuery:
         """Return a query for this table.
 
         Args:
@@ -41,6 +45,7 @@ class CodeTable:
             offset: added to every score.
             margin_factor: see `CodedQuery`.
             slack: what scores are off by for other reasons than the rounding of the query and `margin`.
+            along_factor: the query's coordinate beside `vector`, where rows have one.
         """
         code, factor, missed = in_bytes(vector)
         rest, rest_factor, rest_missed = in_bytes(missed)
@@ -53,6 +58,7 @@ class CodeTable:
             rest,
             rest_factor,
             (float(np.linalg.norm(rest_missed)) + off) * self.longest + slack,
+            along_factor,
         )
 
 
@@ -68,6 +74,7 @@ class CodedQuery:
         slack: and by this.
         rest: (W,) int8, what rounding the query to `code` lost, by `rest_factor`; a score with `scale * rest_factor * <code of the row,
             rest>` added is off by `rest_slack` instead of `slack`.
+        along_factor: to a score is added this times the row's `along`, where there is one.
     """
 
     code: NDArray[np.int8]
@@ -78,6 +85,7 @@ class CodedQuery:
     rest: NDArray[np.int8]
     rest_factor: float
     rest_slack: float
+    along_factor: float
 
 
 def in_bytes(vector: NDArray[np.float64]) -> tuple[NDArray[np.int8], float, NDArray[np.float64]]:

@@ -23,7 +23,7 @@ from mcp_server.indexes.rotation import Rotation
 from mcp_server.indexes.scoring import unit_tile
 from mcp_server.side_files import Draft, SideSet
 
-FORMAT = 4
+FORMAT = 5
 """Counts up when codes are made in another way."""
 _TILE = 2048
 _LET_GO_EVERY = 64 * _TILE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,6 +39,7 @@ class _Coded:
     codes: CodeSweep
     projections: CodeSweep | None
     costs: Costs
+    heard: Callable[[NDArray[np.float64]], None] | None
     thinning: Thinning = field(default_factory=Thinning)
 
 
@@ -62,8 +64,10 @@ class ExactIndex:
         self._coded: _Coded | None = None
         self._all_usable = not embeddings.unusable.any()
 
-    def adopt(self, codes: Codes, costs: Costs) -> None:
+    def adopt(self, codes: Codes, costs: Costs, heard: Callable[[NDArray[np.float64]], None] | None = None) -> None:
         """Use `codes`, made from the same rows, from the next search on; what ways cost is `costs`.
+
+        `heard` is called with the query, (D,) float64 of unit length, of each search that could use the codes, in the thread of the search.
 
         Raises:
             IndexMismatchError: they are of another number of rows or another width.
@@ -71,7 +75,8 @@ class ExactIndex:
         shape = codes.table.codes.shape
         if shape != (self.size, self.width):
             raise IndexMismatchError(f"The codes are of {shape} rows and numbers; the index holds {(self.size, self.width)}.")
-        self._coded = _Coded(CodeSweep(codes), CodeSweep(codes.projections) if codes.projections is not None else None, costs)
+        projections = CodeSweep(codes.projections) if codes.projections is not None else None
+        self._coded = _Coded(CodeSweep(codes), projections, costs, heard)
 
     @property
     def is_coded(self) -> bool:
@@ -153,6 +158,8 @@ class ExactIndex:
                 return self._closely(_cleared(skip, allowed), unit, k)
             occupied = occupied_stretches(skip)
             coded = self._coded
+            if coded is not None and coded.heard is not None:
+                coded.heard(unit)
             way = way or self._quickest(coded, k, allowed, occupied.rows)
             scope = Scope(skip, occupied, allowed, _cleared(skip, allowed) if way.startswith("gather") else None)
             if scope.rows is not None and way == "gather rows" and allowed <= _READ_ONCE and self.embeddings.file is not None:

@@ -7,6 +7,8 @@ scale * code, and margin >= |x - mean - A^T y|, the length of the rest, is kept.
 
 Rows that this rules out, nearly all of them if the rest is short, need not be looked at in the longer codes.
 
+One more direction may be learnt from queries (`query_axis`). It counts as one axis more; the rows' coordinates on it are kept as they are.
+
 Source: Cauchy-Schwarz, on the axes and beside them. A is of float32, hence a little off being orthonormal: by the norm of A A^T - 1, which
 is measured. Codes are made in float64, whose own rounding `ROUNDING` covers; p is summed in float32, whose rounding is in the bounds.
 """
@@ -33,11 +35,11 @@ _SAMPLE = 16_384
 _TILE = 4_096
 _STEP = 64
 """H is a multiple of it, so that rows begin where cache lines do."""
-_REST = 0.18
+_REST = 0.26
 """H is so large that the rest of a row is about so long: by then nearly all rows are ruled out, and more axes cost more than they save."""
-_REST_AT_MOST = 0.22
+_REST_AT_MOST = 0.3
 """With a rest longer than that at D / 2 axes, too few are."""
-_FLOOR = 1e-7
+FLOOR = 1e-7
 """Above the rounding of the length of a rest, a root of a difference."""
 
 
@@ -50,7 +52,8 @@ class Projections:
         mean: (D,) float64.
         axes: (H, D) float32, A.
         largest_error: the longest `y - scale * code`.
-        skew: the norm of A A^T - 1.
+        skew: the norm of A A^T - 1; with a direction, of A and it together.
+        direction: (D,) float64, the axis learnt from queries; None: there is none.
     """
 
     table: CodeTable
@@ -58,17 +61,23 @@ class Projections:
     axes: NDArray[np.float32] = field(repr=False)
     largest_error: float
     skew: float
+    direction: NDArray[np.float64] | None = field(default=None, repr=False)
 
     def query(self, unit: NDArray[np.float64]) -> CodedQuery:
         """Return `unit`, (D,) float64 of unit length, in the terms of these codes."""
         vector = dots(unit.astype(np.float32), self.axes).astype(np.float64)
         count, width = self.axes.shape
         off = (1 + self.skew) * (math.sqrt(count) * rounding(width) + UNIT_ROUNDOFF)
-        length = float(np.linalg.norm(vector))
+        along = float(self.direction @ unit) if self.direction is not None else 0.0
+        length = math.hypot(float(np.linalg.norm(vector)), along)
         # |q - A^T p|^2 = 1 - 2 |p|^2 + |A^T p|^2
-        beside = math.sqrt(max(0.0, 1 - (1 - self.skew) * max(0.0, length - off) ** 2)) + _FLOOR
+        beside = math.sqrt(max(0.0, 1 - (1 - self.skew) * max(0.0, length - off) ** 2)) + FLOOR
         slack = (length + off) * (self.largest_error + 2 * self.skew) + ROUNDING
-        return self.table.query(vector, float(self.mean @ unit), beside, slack, off)
+        return self.table.query(vector, float(self.mean @ unit), beside, slack, off, along)
+
+    def beside(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what `unit`, (D,), is beside the axes, (D,) float64."""
+        return unit - (dots(unit.astype(np.float32), self.axes) @ self.axes).astype(np.float64)
 
     @classmethod
     def of(cls, stored: SideSet) -> Projections | None:
@@ -99,7 +108,7 @@ class ProjectionWriter:
         code, self._scale[stretch], decoded = coded(projected)
         self._codes.append(code)
         left = np.einsum("ij,ij->i", centred, centred) - (1 - self._skew) * np.einsum("ij,ij->i", projected, projected)
-        self._margin[stretch] = rounded_up(np.sqrt(np.maximum(left, 0)) + _FLOOR)
+        self._margin[stretch] = rounded_up(np.sqrt(np.maximum(left, 0)) + FLOOR)
         self._longest = max(self._longest, float(np.linalg.norm(decoded, axis=1).max()))
         self._largest_error = max(self._largest_error, float(np.linalg.norm(projected - decoded, axis=1).max()))
 

@@ -12,6 +12,9 @@ import os
 import platform
 import shutil
 import threading
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +23,15 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 from numpy.typing import NDArray
 
 from mcp_server.indexes import codes as coding
+from mcp_server.indexes import query_axis
 from mcp_server.indexes.codes import Codes, CodingStoppedError, write_codes
 from mcp_server.indexes.embeddings import Embeddings, checked_count, embeddings_of, load_embeddings, log_oddities, measured, stored_type
 from mcp_server.indexes.exact import ExactIndex
 from mcp_server.indexes.fingerprints import fingerprint_of
 from mcp_server.indexes.planner import Costs
 from mcp_server.indexes.probes import measure_costs
+from mcp_server.indexes.projections import Projections
+from mcp_server.indexes.query_axis import Lesson, with_axis, write_axis
 from mcp_server.indexes.row_file import AT_MOST, RowFile
 from mcp_server.indexes.zarr_files import find_array, read_blocks
 from mcp_server.side_files import SideFiles, SideSet
@@ -92,8 +98,7 @@ class SideVectors:
         if not (self._is_laid_down or self._side.read("rows", self._key)):
             return index
         if not self._adopted(index):
-            self._thread = threading.Thread(target=self._make_codes, args=(index,), name="codes", daemon=True)
-            self._thread.start()
+            self._start(partial(self._make_codes, index))
         return index
 
     def there(self) -> tuple[bool, bool | None]:
@@ -152,13 +157,35 @@ class SideVectors:
         if found is None:
             return False
         codes = Codes.of(found)
-        index.adopt(codes, self._costs(index, codes))
+        costs = self._costs(index, codes)
+        if codes.projections is None:
+            index.adopt(codes, costs)
+        elif not self._adopted_axis(index, codes, codes.projections, costs):
+            lesson = Lesson(codes.projections)
+
+            def heard(unit: NDArray[np.float64]) -> None:
+                direction = lesson.hear(unit)
+                if direction is not None:
+                    self._start(partial(self._make_axis, index, codes, costs, direction))
+
+            index.adopt(codes, costs, heard)
         logger.info("codes.ready file=%s rows=%d", self._file, index.size)
+        return True
+
+    def _adopted_axis(self, index: ExactIndex, codes: Codes, projections: Projections, costs: Costs) -> bool:
+        found = self._side.read("axis", self._axis_key)
+        if found is None:
+            return False
+        index.adopt(replace(codes, projections=with_axis(projections, found)), costs)
         return True
 
     @property
     def _codes_key(self) -> dict[str, Any]:
         return {**self._key, "codes": coding.FORMAT}
+
+    @property
+    def _axis_key(self) -> dict[str, Any]:
+        return {**self._codes_key, "axis": query_axis.FORMAT}
 
     def _costs(self, index: ExactIndex, codes: Codes) -> Costs:
         """Return what ways of searching cost on this machine, measured the first time."""
@@ -174,20 +201,38 @@ class SideVectors:
             logger.debug("costs.not_written error=%s", error)
         return costs
 
+    def _start(self, work: Callable[[], None]) -> None:
+        """Do `work` in a thread of its own; whatever keeps it from being done only costs speed."""
+
+        def run() -> None:
+            try:
+                with self._turn():
+                    work()
+            except CodingStoppedError:
+                logger.info("codes.stopped file=%s", self._file)
+            except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
+                logger.warning("codes.not_written folder=%s error=%s Searches are slower without them.", self._side.folder, error)
+
+        self._thread = threading.Thread(target=run, name="codes", daemon=True)
+        self._thread.start()
+
     def _make_codes(self, index: ExactIndex) -> None:
-        try:
-            with self._turn():
-                self._side.sweep("codes", 0)  # by a server that was stopped meanwhile: nobody else is making codes now
-                if self._adopted(index) or not self._has_room(index.size * index.width):
-                    return
-                logger.info("codes.started file=%s rows=%d", self._file, index.size)
-                with self._side.writing("codes", self._codes_key) as draft:
-                    write_codes(index.embeddings, draft, lambda: not self._ended.is_set())
-                self._adopted(index)
-        except CodingStoppedError:
-            logger.info("codes.stopped file=%s", self._file)
-        except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
-            logger.warning("codes.not_written folder=%s error=%s Searches are slower without them.", self._side.folder, error)
+        self._side.sweep("codes", 0)  # by a server that was stopped meanwhile: nobody else is making codes now
+        if self._adopted(index) or not self._has_room(index.size * index.width):
+            return
+        logger.info("codes.started file=%s rows=%d", self._file, index.size)
+        with self._side.writing("codes", self._codes_key) as draft:
+            write_codes(index.embeddings, draft, lambda: not self._ended.is_set())
+        self._adopted(index)
+
+    def _make_axis(self, index: ExactIndex, codes: Codes, costs: Costs, direction: NDArray[np.float64]) -> None:
+        projections = codes.projections
+        assert projections is not None
+        if not self._adopted_axis(index, codes, projections, costs):
+            with self._side.writing("axis", self._axis_key) as draft:
+                write_axis(index.embeddings, projections, direction, draft, lambda: not self._ended.is_set())
+            self._adopted_axis(index, codes, projections, costs)
+        logger.info("axis.ready file=%s", self._file)
 
     def _turn(self) -> AcquireReturnProxy[FileLock]:
         """Return a lock that one process at a time holds, taken. Raises CodingStoppedError when nothing is to be made any more."""

@@ -243,6 +243,8 @@ class CodeSweep:
         """Put into `out` how high, in the query's factor, each of `rows` may score."""
         np.multiply(sums, self._table.scale[rows], out=out)
         out += self._table.margin[rows] * np.float32(query.margin_factor / query.factor)
+        if self._table.along is not None:
+            out += self._table.along[rows] * np.float32(query.along_factor / query.factor)
 
 
 def _upper(query: CodedQuery, values: NDArray[np.float32], rows: NDArray[np.int64] | None, peaks: NDArray[np.float32] | None) -> Estimates:

@@ -60,7 +60,7 @@ class Ours:
     name = "ours"
 
     def __init__(self, collection: Synthetic, folder: Path) -> None:
-        self._index = ours(collection.rows, folder)
+        self._index = ours(collection.rows, folder, heard=collection.world.asked_before())
 
     def search(self, query: Query, k: int, skip: Mask) -> Rows:
         """Return the rows found, best first."""

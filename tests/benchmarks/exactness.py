@@ -93,7 +93,7 @@ def large(collection: Synthetic, queries: int, masks: int, threads: int, seed: i
     oracle = Oracle.of(collection.rows, vectors, ties)
     print(f"{queries} queries scored in float64, {time.perf_counter() - started:.1f} s", flush=True)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(threads) as pool:
-        index = ours(collection.rows, Path(folder), ties)
+        index = ours(collection.rows, Path(folder), ties, collection.world.asked_before())
         for query, vector in enumerate(vectors):
             shapes = [SHAPES[number % len(SHAPES)] for number in range(masks)]
             skips = [collection.skip(shape, share_skipped(random), vector, random) for shape in shapes]
@@ -141,6 +141,12 @@ def small_masks(size: int, random: np.random.Generator) -> Iterator[NDArray[np.b
         yield random.random(size) < share
 
 
+def alike(width: int, random: np.random.Generator) -> NDArray[np.float32]:
+    """Return (20, D) unit vectors that have much in common."""
+    vectors = random.standard_normal(width) + random.standard_normal((20, width)) / 2
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
 def small(seed: int, tally: Tally) -> None:
     """Compare every size with every kind of rows and every mask, for n of 1, 10, 100 and one more than there are rows."""
     random = np.random.default_rng([seed, 8])
@@ -155,7 +161,7 @@ def small(seed: int, tally: Tally) -> None:
                 ties = random.permutation(size) if size % 2 else None
                 oracle = Oracle.of(rows, vectors, ties)
                 with tempfile.TemporaryDirectory() as folder:
-                    index = ours(rows, Path(folder), ties)
+                    index = ours(rows, Path(folder), ties, alike(width, random) if size % 3 else None)
                     for skip in small_masks(size, random):
                         for query, n in ((0, 1), (1, 10), (0, 100), (1, size + 1)):
                             tally.compare(kind, index.search(vectors[query], n, skip), oracle, query, n, skip)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import zlib
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +16,24 @@ from mcp_server.indexes.codes import FORMAT, Codes, write_codes
 from mcp_server.indexes.embeddings import embeddings_of, measured
 from mcp_server.indexes.exact import ExactIndex
 from mcp_server.indexes.probes import measure_costs
+from mcp_server.indexes.projections import Projections
+from mcp_server.indexes.query_axis import FORMAT as AXIS_FORMAT
+from mcp_server.indexes.query_axis import Lesson, with_axis, write_axis
 from mcp_server.indexes.row_file import AT_MOST, RowFile
-from mcp_server.side_files import SideFiles
+from mcp_server.side_files import Draft, SideFiles, SideSet
 
 KEPT_FROM = 20_000
 KEPT = Path(tempfile.gettempdir()) / "clip-search-benchmarks" / "codes"
 
 
-def ours(rows: NDArray[Any], folder: Path, ties: NDArray[np.int64] | None = None) -> ExactIndex:
-    """Return the index that a collection of `rows` is served by once its codes are made.
+def ours(rows: NDArray[Any], folder: Path, ties: NDArray[np.int64] | None = None, heard: NDArray[np.float32] | None = None) -> ExactIndex:
+    """Return the index that a collection of `rows` is served by once its codes are made and it has learnt from the queries it has heard.
 
     Args:
         rows: (N, D) float16 or float32; mapped from a file, they are searched where they lie, as the server does.
         folder: an empty one, where the codes are kept. It lives as long as the index. Codes of many rows are kept for the next run.
         ties: (N,) int64, as `ExactIndex` takes them.
+        heard: (Q, D) unit vectors, queries that were asked before.
     """
     plain = np.asarray(rows)
     blocks = ((start, plain[start : start + 4096]) for start in range(0, len(plain), 4096))
@@ -36,18 +42,38 @@ def ours(rows: NDArray[Any], folder: Path, ties: NDArray[np.int64] | None = None
     index = ExactIndex(embeddings, ties)
     if embeddings.unusable.all():
         return index
-    codes = _codes(embeddings, SideFiles(KEPT if len(plain) >= KEPT_FROM else folder), f"codes{len(plain)}")
-    index.adopt(codes, measure_costs(embeddings, codes))
+    side = SideFiles(KEPT if len(plain) >= KEPT_FROM else folder)
+    some = plain[:: max(1, len(plain) // 1000)]
+    key = {"format": FORMAT, "type": str(some.dtype), "sample": zlib.crc32(np.ascontiguousarray(some))}
+    codes = Codes.of(_made(side, f"codes{len(plain)}", key, lambda draft: write_codes(embeddings, draft)))
+    costs = measure_costs(embeddings, codes)
+    learnt = _learnt(codes, heard)
+    if learnt is not None:
+        projections, direction = learnt
+        of_axis = key | {"axis": AXIS_FORMAT, "direction": zlib.crc32(direction)}
+        stored = _made(side, f"axis{len(plain)}", of_axis, lambda draft: write_axis(embeddings, projections, direction, draft))
+        codes = replace(codes, projections=with_axis(projections, stored))
+    index.adopt(codes, costs)
     return index
 
 
-def _codes(embeddings: Any, side: SideFiles, name: str) -> Codes:
-    some = embeddings.rows[:: max(1, embeddings.size // 1000)]
-    key = {"format": FORMAT, "type": str(some.dtype), "sample": zlib.crc32(np.ascontiguousarray(some))}
+def _learnt(codes: Codes, heard: NDArray[np.float32] | None) -> tuple[Projections, NDArray[np.float64]] | None:
+    """Return projections and the direction of an axis to be added to them."""
+    if codes.projections is None or heard is None:
+        return None
+    lesson = Lesson(codes.projections)
+    for query in heard:
+        direction = lesson.hear(query.astype(np.float64) / np.linalg.norm(query.astype(np.float64)))
+        if direction is not None:
+            return codes.projections, direction
+    return None
+
+
+def _made(side: SideFiles, name: str, key: dict[str, Any], make: Callable[[Draft], None]) -> SideSet:
     found = side.read(name, key)
     if found is None:
         with side.writing(name, key) as draft:
-            write_codes(embeddings, draft)
+            make(draft)
         found = side.read(name, key)
         assert found is not None
-    return Codes.of(found)
+    return found

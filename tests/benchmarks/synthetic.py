@@ -125,6 +125,10 @@ class World:
         queries = 0.70 * self.text + 0.50 * meant + 0.50 * noise
         return (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
 
+    def asked_before(self) -> Single:
+        """Return (32, D) queries that were asked on another day: none of those that `queries` gives as it is."""
+        return self.queries(32, seed=2)
+
 
 @dataclass(frozen=True, eq=False)
 class Synthetic:
