@@ -48,18 +48,7 @@ class CodeTable:
             along_factor: the query's coordinate beside `vector`, where rows have one.
         """
         code, factor, missed = in_bytes(vector)
-        rest, rest_factor, rest_missed = in_bytes(missed)
-        return CodedQuery(
-            code,
-            factor,
-            offset,
-            margin_factor,
-            (float(np.linalg.norm(missed)) + off) * self.longest + slack,
-            rest,
-            rest_factor,
-            (float(np.linalg.norm(rest_missed)) + off) * self.longest + slack,
-            along_factor,
-        )
+        return CodedQuery(code, factor, missed, offset, margin_factor, self.longest, off * self.longest + slack, along_factor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,23 +58,33 @@ class CodedQuery:
     Attributes:
         code: (W,) int8.
         factor: t; a score is near `offset + scale * factor * <code of the row, code>`.
+        missed: (W,) float64, what rounding the query to `code` lost.
         offset: what is added.
-        margin_factor: a score may be off by this times the row's `margin`,
-        slack: and by this.
-        rest: (W,) int8, what rounding the query to `code` lost, by `rest_factor`; a score with `scale * rest_factor * <code of the row,
-            rest>` added is off by `rest_slack` instead of `slack`.
+        margin_factor: a score may be off by this times the row's `margin`, beside `slack`.
+        longest: the longest row of the table.
+        least_slack: what scores are off by even if nothing is missed.
         along_factor: to a score is added this times the row's `along`, where there is one.
     """
 
     code: NDArray[np.int8]
     factor: float
+    missed: NDArray[np.float64] = field(repr=False)
     offset: float
     margin_factor: float
-    slack: float
-    rest: NDArray[np.int8]
-    rest_factor: float
-    rest_slack: float
+    longest: float
+    least_slack: float
     along_factor: float
+
+    @property
+    def slack(self) -> float:
+        """What scores are off by, beside the margins of rows."""
+        return float(np.linalg.norm(self.missed)) * self.longest + self.least_slack
+
+    @property
+    def rest(self) -> tuple[NDArray[np.int8], float, float]:
+        """A second code, (W,) int8, for `missed`, its factor, and by what scores are off with its products added."""
+        code, factor, missed = in_bytes(self.missed)
+        return code, factor, float(np.linalg.norm(missed)) * self.longest + self.least_slack
 
 
 def in_bytes(vector: NDArray[np.float64]) -> tuple[NDArray[np.int8], float, NDArray[np.float64]]:

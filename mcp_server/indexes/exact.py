@@ -15,15 +15,16 @@ from mcp_server.indexes import lanes
 from mcp_server.indexes.codes import Codes
 from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.estimates import Estimates
+from mcp_server.indexes.masks import Allowed
 from mcp_server.indexes.picked import Picked
 from mcp_server.indexes.planner import Costs, Thinning, Way, quickest
 from mcp_server.indexes.scoring import best_first, checked_mask, checked_tie_keys, cosines, cosines_of, unit_query, unit_rows
-from mcp_server.indexes.sweeps import EIGHT_SKIPPED, CodeSweep, RowSweep, Scope, occupied_stretches
+from mcp_server.indexes.sweeps import CodeSweep, RowSweep, Scope
 
 logger = logging.getLogger(__name__)
 
-_SCORED_AT_ONCE = 64
-"""So many rows beyond k are all scored closely: estimating them first would cost more."""
+_SCORED_AT_ONCE = 48
+"""So many rows are all scored closely: estimating them first would cost more."""
 _LEADERS = 8
 """Among so many times k rows that projections put first, codes look for the k that are to set the bar."""
 _READ_ONCE = 1_024
@@ -152,17 +153,16 @@ class ExactIndex:
 
     def _searched(self, unit: NDArray[np.float64], k: int, skip: NDArray[np.bool_], way: Way | None) -> Neighbors:
         with lanes.turn():
-            allowed = self.size - int(np.count_nonzero(skip))
-            k = min(k, allowed)
-            if allowed <= k + _SCORED_AT_ONCE:
-                return self._closely(_cleared(skip, allowed), unit, k)
-            occupied = occupied_stretches(skip)
+            allowed = Allowed(skip)
+            k = min(k, allowed.count)
+            if allowed.count <= _few(k):
+                return self._closely(allowed.rows, unit, k)
             coded = self._coded
             if coded is not None and coded.heard is not None:
                 coded.heard(unit)
-            way = way or self._quickest(coded, k, allowed, occupied.rows)
-            scope = Scope(skip, occupied, allowed, _cleared(skip, allowed) if way.startswith("gather") else None)
-            if scope.rows is not None and way == "gather rows" and allowed <= _READ_ONCE and self.embeddings.file is not None:
+            way = way or self._quickest(coded, k, allowed.count, allowed.occupied.rows)
+            scope = Scope(skip, allowed, allowed.rows if way.startswith("gather") else None)
+            if scope.rows is not None and way == "gather rows" and allowed.count <= _READ_ONCE and self.embeddings.file is not None:
                 return self._best_of_picked(Picked.of(self.embeddings, scope.rows), unit, k)
             if coded is None or way in ("gather rows", "scan rows"):
                 return self._best_of(self._rows.estimates(unit, scope), unit, k)
@@ -188,10 +188,10 @@ class ExactIndex:
         floor = self._rows.estimates_of(unit, leaders).floor(k)
         contenders = rough.contenders(floor)
         if projections is not None:
-            coded.thinning.note(scope.allowed, k, len(contenders) / scope.allowed)
+            coded.thinning.note(scope.allowed.count, k, len(contenders) / scope.allowed.count)
             closer = scope.narrowed(contenders, coded.costs.gather_code, coded.costs.scan_code)
             contenders = coded.codes.estimates(query, closer).contenders(floor)
-        if len(contenders) > k + _SCORED_AT_ONCE:
+        if len(contenders) > 2 * k + _SCORED_AT_ONCE:
             contenders = coded.codes.finer(query, contenders).contenders(floor)
         if len(contenders) > max(_PICKED_AT_MOST, 2 * k):  # as among very many near-equal rows
             logger.debug("exact.many_contenders count=%d", len(contenders))
@@ -200,8 +200,10 @@ class ExactIndex:
         return self._best_of_picked(leaders.instead(self.embeddings, contenders), unit, k)
 
     def _best_of_picked(self, picked: Picked, unit: NDArray[np.float64], k: int) -> Neighbors:
-        found = self._rows.estimates_of(unit, picked)
-        last = picked.only(found.contenders(found.floor(k)))
+        last = picked
+        if len(picked.rows) > _few(k):
+            found = self._rows.estimates_of(unit, picked)
+            last = picked.only(found.contenders(found.floor(k)))
         return best_first(last.rows, cosines_of(last.stored, self.embeddings.norms[last.rows], unit), self._ties, k)
 
     def _best_of(self, found: Estimates, unit: NDArray[np.float64], k: int) -> Neighbors:
@@ -211,16 +213,9 @@ class ExactIndex:
         return best_first(rows, cosines(self.embeddings, rows, unit), self._ties, k)
 
 
-def _cleared(skip: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
-    """Return where `skip` is False, ascending; `count` is how many they are."""
-    if count > len(skip) // 64:
-        return np.flatnonzero(~skip)
-    # eight at a time, since there are few to be found
-    skip = np.ascontiguousarray(skip)
-    whole = len(skip) // 8 * 8
-    words = np.flatnonzero(skip[:whole].view(np.uint64) != EIGHT_SKIPPED)
-    at = np.flatnonzero(~skip[:whole].reshape(-1, 8)[words].ravel())
-    return np.concatenate([8 * words[at // 8] + at % 8, whole + np.flatnonzero(~skip[whole:])])
+def _few(k: int) -> int:
+    """Return of how many rows it is quicker to score all closely than to find out first which ones need it."""
+    return k + k // 2 + _SCORED_AT_ONCE
 
 
 def _refuse_strange(rows: NDArray[np.int64], size: int) -> None:

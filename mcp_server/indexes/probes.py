@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from mcp_server.indexes.codes import Codes
 from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.estimates import BLOCK
+from mcp_server.indexes.masks import Allowed, Occupied
 from mcp_server.indexes.planner import Costs
 from mcp_server.indexes.scoring import cosines
-from mcp_server.indexes.sweeps import CodeSweep, Occupied, RowSweep, occupied_stretches
+from mcp_server.indexes.sweeps import CodeSweep, RowSweep
 
 _GATHERED = 16_384
 _EVERY, _STRETCH = 8, 1_024
@@ -39,19 +40,19 @@ def measure_costs(embeddings: Embeddings, codes: Codes) -> Costs:
     query = coded.query(unit)
     size = embeddings.size
     skip = np.ones(size, np.bool_)
-    nothing = _nanoseconds(lambda: coded.scanned(query, skip, occupied_stretches(skip)))
+    nothing = _nanoseconds(lambda: coded.scanned(query, skip, Allowed(skip).occupied))
 
     def scanning(scanned: Callable[[NDArray[np.bool_], Occupied], object], at_most: int) -> float:
         some, begin = min(at_most, size), skip.copy()
         begin[:some] = embeddings.unusable[:some]
-        first = occupied_stretches(begin)
+        first = Allowed(begin).occupied
         return max(0.0, _nanoseconds(lambda: scanned(begin, first)) - nothing) / some
 
     scan_row = scanning(lambda begin, first: rows.scanned(unit, begin, first), _SCANNED)
     scan_code = scanning(lambda begin, first: coded.scanned(query, begin, first), _SCANNED_CODES)
     here_and_there = skip.copy()
     here_and_there[usable[:: 4 * BLOCK]] = False
-    few = occupied_stretches(here_and_there)
+    few = Allowed(here_and_there).occupied
     passing = _nanoseconds(lambda: coded.scanned(query, here_and_there, few)) - few.rows * scan_code
 
     projected = CodeSweep(codes.projections) if codes.projections is not None else coded

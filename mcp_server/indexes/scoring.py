@@ -11,7 +11,7 @@ from mcp_server.domain.search import Neighbors
 from mcp_server.errors import IndexMismatchError
 from mcp_server.indexes import lanes
 from mcp_server.indexes.embeddings import Embeddings, Rows
-from mcp_server.indexes.kernels import widened
+from mcp_server.indexes.kernels import wide_dots
 
 _TILE = 512
 _PIECE = 4096
@@ -85,8 +85,7 @@ def cosines(embeddings: Embeddings, positions: NDArray[np.int64], query: NDArray
 
 def cosines_of(rows: Rows, norms: NDArray[np.float64], query: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return the cosine of each of `rows`, (M, D) as stored and of length `norms`, as `cosines` does."""
-    # einsum, unlike a BLAS product, sums every row in the same order wherever it stands
-    return (np.einsum("ij,j->i", widened(rows), query) / norms).astype(np.float32)
+    return (wide_dots(query, rows) / norms).astype(np.float32)
 
 
 def unit_tile(embeddings: Embeddings, which: slice | NDArray[np.int64]) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ from mcp_server.indexes.codes import Codes
 from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.estimates import BLOCK, GROUP, SKIPPED, Estimates, peaks_of, room_for
 from mcp_server.indexes.kernels import UNIT_ROUNDOFF, dots, rounding
+from mcp_server.indexes.masks import STRETCH, Allowed, Occupied
 from mcp_server.indexes.picked import Picked
 from mcp_server.indexes.projections import Projections
 from mcp_server.indexes.scoring import cosines
@@ -30,10 +31,6 @@ _BLOCKS_AT_ONCE = 4
 """A scan's values of so many blocks fit into the cache of a core until their maxima are taken."""
 _PIECES = 8
 """Long passes have at least so many pieces if they have so many blocks or tiles, so that both threads are busy to the end."""
-EIGHT_SKIPPED = np.uint64(0x0101010101010101)
-"""Eight places of a mask that are all True, as one word."""
-_STRETCH = 1_024
-"""A scan passes over so many skipped rows in a row without looking at them."""
 _SAFE = (2.0**-100, 2.0**100)
 """Lengths of rows whose products with a unit query neither vanish nor overflow in float32."""
 
@@ -42,49 +39,22 @@ Weigh = Callable[[NDArray[np.float32], slice, NDArray[np.float32]], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Occupied:
-    """Where a scan must look.
-
-    Attributes:
-        stretches: (ceil(N / 1024),) bool, True where a stretch of rows has one that may be returned.
-        rows: how many rows are in those stretches.
-    """
-
-    stretches: NDArray[np.bool_]
-    rows: int
-
-
-def occupied_stretches(skip: NDArray[np.bool_]) -> Occupied:
-    """Return where `skip`, (N,) bool, is False."""
-    skip = np.ascontiguousarray(skip)
-    whole = len(skip) // _STRETCH * _STRETCH
-    stretches = np.empty(-(-len(skip) // _STRETCH), np.bool_)
-    words = skip[:whole].view(np.uint64).reshape(-1, _STRETCH // 8)
-    stretches[: len(words)] = np.bitwise_and.reduce(words, axis=1) != EIGHT_SKIPPED
-    if whole < len(skip):
-        stretches[-1] = not skip[whole:].all()
-    return Occupied(stretches, min(int(np.count_nonzero(stretches)) * _STRETCH, len(skip)))
-
-
-@dataclass(frozen=True, eq=False)
 class Scope:
     """Which rows a sweep is over.
 
     Attributes:
         skip: (N,) bool, rows that must not be returned, unusable ones among them.
-        occupied: where `skip` is False.
-        allowed: how many rows may be returned.
+        allowed: what it lets through.
         rows: (M,) int64, the rows to pick out; None: all are scanned.
     """
 
     skip: NDArray[np.bool_]
-    occupied: Occupied
-    allowed: int
+    allowed: Allowed
     rows: NDArray[np.int64] | None
 
     def narrowed(self, rows: NDArray[np.int64], gather: float, scan: float) -> Scope:
         """Return what is quicker, by what a row costs: to pick out `rows`, some of these, or to scan all."""
-        return replace(self, rows=None if len(rows) * gather > self.occupied.rows * scan else rows)
+        return replace(self, rows=None if len(rows) * gather > self.allowed.occupied.rows * scan else rows)
 
 
 class Picker:
@@ -152,7 +122,7 @@ class RowSweep:
         """Return estimates over `scope` for the query `unit`, (D,) of unit length."""
         if scope.rows is not None:
             return self.gathered(unit, scope.rows)
-        return self.scanned(unit, scope.skip, scope.occupied)
+        return self.scanned(unit, scope.skip, scope.allowed.occupied)
 
     def gathered(self, unit: NDArray[np.float64], rows: NDArray[np.int64]) -> Estimates:
         """Return estimates of `rows`, usable ones."""
@@ -211,7 +181,7 @@ class CodeSweep:
 
     def estimates(self, query: CodedQuery, scope: Scope) -> Estimates:
         """Return estimates over `scope`."""
-        return self.gathered(query, scope.rows) if scope.rows is not None else self.scanned(query, scope.skip, scope.occupied)
+        return self.gathered(query, scope.rows) if scope.rows is not None else self.scanned(query, scope.skip, scope.allowed.occupied)
 
     def gathered(self, query: CodedQuery, rows: NDArray[np.int64]) -> Estimates:
         """Return estimates of `rows`."""
@@ -225,10 +195,11 @@ class CodeSweep:
 
     def finer(self, query: CodedQuery, rows: NDArray[np.int64]) -> Estimates:
         """Return estimates of `rows` that do not suffer from the query's own rounding, for twice the sums."""
-        sums, rest = _gather((query.code, query.rest), self._picker, rows)
-        sums += rest * np.float32(query.rest_factor / query.factor)
+        rest, rest_factor, slack = query.rest
+        sums, rest_sums = _gather((query.code, rest), self._picker, rows)
+        sums += rest_sums * np.float32(rest_factor / query.factor)
         self._weigh(query, sums, rows, sums)
-        return replace(_upper(query, sums, rows, None), slack=query.rest_slack)
+        return replace(_upper(query, sums, rows, None), slack=slack)
 
     def scanned(self, query: CodedQuery, skip: NDArray[np.bool_], occupied: Occupied) -> Estimates:
         """Return estimates of all rows, those in `skip` marked."""
@@ -280,7 +251,7 @@ def _scan(
     def blocks(first: int) -> None:
         last = min(first + step, size)
         here = values[first:last]
-        stretches = occupied.stretches[first // _STRETCH : -(-last // _STRETCH)]
+        stretches = occupied.stretches[first // STRETCH : -(-last // STRETCH)]
         if not stretches.any():
             here[:] = SKIPPED
             peaks[first // GROUP : (first + step) // GROUP] = SKIPPED
@@ -290,7 +261,7 @@ def _scan(
         else:
             here[:] = SKIPPED
             for start, stop in _runs(stretches):
-                some = slice(first + start * _STRETCH, min(first + stop * _STRETCH, last))
+                some = slice(first + start * STRETCH, min(first + stop * STRETCH, last))
                 weigh(dots(query, table[some]), some, values[some])
         skipped = skip[first:last]
         if skipped.any():

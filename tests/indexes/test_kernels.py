@@ -1,26 +1,33 @@
-"""Sums are what they claim to be: exact enough, and widening loses nothing."""
+"""Sums are what they claim to be: exact enough, and those in float64 do not depend on the neighbours."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from mcp_server.indexes.kernels import dots, rounding, widened
+from mcp_server.indexes.kernels import dots, rounding, wide_dots
 
 
-def test_every_finite_float16_is_widened_to_itself() -> None:
+def test_every_finite_float16_is_summed_as_itself() -> None:
     every = np.arange(2**16, dtype=np.uint16).view(np.float16)
     finite = every[np.isfinite(every)][:, None]
-    wide = widened(finite)
-    assert wide.dtype == np.float64
-    assert np.array_equal(wide, finite.astype(np.float64))
-    assert np.array_equal(np.signbit(wide), np.signbit(finite))
-    assert np.array_equal(widened(finite[::2]), finite[::2].astype(np.float64))  # rows that are not in one piece
+    for factor in (1.0, -1 / 3, 1e-300):
+        sums = wide_dots(np.array([factor]), finite)
+        assert sums.dtype == np.float64
+        assert np.array_equal(sums, finite[:, 0].astype(np.float64) * factor)
+    assert np.array_equal(wide_dots(np.ones(1), finite[::2]), finite[::2, 0].astype(np.float64))  # rows that are not in one piece
 
 
-def test_float32_is_widened_to_itself() -> None:
-    rows = np.random.default_rng(1).standard_normal((5, 7)).astype(np.float32)
-    assert np.array_equal(widened(rows), rows.astype(np.float64))
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("width", [1, 3, 64, 1152])
+def test_equal_rows_have_equal_sums_in_float64_wherever_they_stand(dtype: type, width: int) -> None:
+    random = np.random.default_rng(width)
+    rows, query = random.standard_normal((50, width)).astype(dtype), random.standard_normal(width)
+    rows[::7] = rows[3]
+    sums = wide_dots(query, rows)
+    assert np.array_equal(sums, np.einsum("ij,j->i", rows.astype(np.float64), query))
+    assert len(set(sums[::7].tolist())) == 1
+    assert np.array_equal(sums[4:5], wide_dots(query, rows[4:5]))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

@@ -16,11 +16,12 @@ from mcp_server.indexes import side_vectors
 from mcp_server.indexes.codes import CodingStoppedError
 from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.exact import ExactIndex
+from mcp_server.indexes.masks import Allowed
 from mcp_server.indexes.projections import Projections
 from mcp_server.indexes.query_axis import QUERIES, Lesson, with_axis, write_axis
 from mcp_server.indexes.scoring import unit_query
 from mcp_server.indexes.side_vectors import CODED_FROM, SideVectors
-from mcp_server.indexes.sweeps import CodeSweep, occupied_stretches
+from mcp_server.indexes.sweeps import CodeSweep
 from mcp_server.side_files import SideFiles
 from tests.contracts.index_contract import assert_exact, unit
 from tests.indexes.test_sweeps import assert_bounded, codes_of, decaying, true_cosines
@@ -85,7 +86,7 @@ def test_the_bound_holds_with_one_axis_more(tmp_path: Path, kind: str) -> None:
     for query in (*texts(5, 3), *-texts(5, 2), *odd, rows[25].astype(np.float32), both.direction.astype(np.float32), *strange[:3]):
         coded, true = sweep.query(unit_query(query, WIDTH)), true_cosines(rows[usable], query)
         assert_bounded(sweep.gathered(coded, usable), both.table, coded, usable, true)
-        scanned = sweep.scanned(coded, skip, occupied_stretches(skip))
+        scanned = sweep.scanned(coded, skip, Allowed(skip).occupied)
         values = scanned.offset + scanned.factor * scanned.values[usable].astype(np.float64) + scanned.slack
         assert np.all(true <= values)
 

@@ -16,10 +16,11 @@ from mcp_server.indexes.codes import Codes, CodingStoppedError, write_codes
 from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.estimates import BLOCK, SKIPPED, Estimates, peaks_of
 from mcp_server.indexes.exact import ExactIndex
+from mcp_server.indexes.masks import Allowed
 from mcp_server.indexes.planner import Costs, Way
 from mcp_server.indexes.rotation import Rotation
 from mcp_server.indexes.scoring import unit_query
-from mcp_server.indexes.sweeps import CodeSweep, RowSweep, occupied_stretches
+from mcp_server.indexes.sweeps import CodeSweep, RowSweep
 from mcp_server.side_files import SideFiles
 from tests.contracts.index_contract import anti_correlated, assert_exact, clustered, unit
 
@@ -76,7 +77,7 @@ def test_a_projection_is_never_off_by_more_than_it_says_and_tells_most_rows_apar
     for query in (*decaying(31, 3, width), *odd, rows[25].astype(np.float32), -rows[9].astype(np.float32)):
         coded, true = sweep.query(unit_query(query, width)), true_cosines(rows, query)
         assert coded.slack < 0.03
-        for found in (sweep.gathered(coded, everything), sweep.scanned(coded, none, occupied_stretches(none))):
+        for found in (sweep.gathered(coded, everything), sweep.scanned(coded, none, Allowed(none).occupied)):
             assert_bounded(found, projections.table, coded, everything, true)
     like = sweep.gathered(sweep.query(unit_query(decaying(31, 1, width)[0], width)), everything)
     assert len(like.contenders(float(np.sort(true_cosines(rows, decaying(31, 1, width)[0]))[-10]))) < 1500
@@ -104,7 +105,7 @@ def test_an_estimate_is_never_off_by_more_than_it_says(tmp_path: Path, dtype: ty
     embeddings = Embeddings.from_rows(rows)
     codes = codes_of(embeddings, tmp_path)
     everything, none = np.arange(3000), np.zeros(3000, bool)
-    occupied = occupied_stretches(none)
+    occupied = Allowed(none).occupied
     for query in clustered(11, 4, width):
         true = true_cosines(rows, query)
         unit64 = unit_query(query, width)
@@ -156,20 +157,6 @@ def test_coding_stops_when_it_is_not_wanted_any_more_and_leaves_nothing(tmp_path
     with pytest.raises(CodingStoppedError):
         code()
     assert list(tmp_path.iterdir()) == []
-
-
-@given(
-    size=st.sampled_from([1, 1023, 1024, 1025, 4096, 9999]),
-    runs=st.lists(st.tuples(st.integers(0, 9999), st.integers(1, 3000)), max_size=5),
-)
-def test_stretches_to_scan_are_those_with_a_row_allowed(size: int, runs: list[tuple[int, int]]) -> None:
-    skip = np.ones(size, bool)
-    for start, length in runs:
-        skip[start : start + length] = False
-    found = occupied_stretches(skip)
-    expected = [not skip[start : start + 1024].all() for start in range(0, size, 1024)]
-    assert found.stretches.tolist() == expected
-    assert min(int(np.count_nonzero(~skip)), found.rows) <= found.rows <= size
 
 
 @given(seed=st.integers(0, 2**32), k=st.integers(1, 300), share=st.sampled_from([0.0, 0.5, 0.99, 0.9999]))
