@@ -161,7 +161,7 @@ def concurrency(collection: Synthetic, contender: Contender, queries: NDArray[np
     latencies: list[float] = []
     counts: list[int] = []
     for _ in range(2):
-        mine = _callers(contender, queries, skips[:1], seconds)
+        mine = _callers(contender, queries, skips, seconds, callers=1)
         alone += sum(map(len, mine)) / seconds
         all_of_them = _callers(contender, queries, skips, seconds)
         together += sum(map(len, all_of_them)) / seconds
@@ -175,22 +175,24 @@ def concurrency(collection: Synthetic, contender: Contender, queries: NDArray[np
     )
 
 
-def _callers(contender: Contender, queries: NDArray[np.float32], skips: list[NDArray[np.bool_]], seconds: float) -> list[list[float]]:
-    """Return the seconds of every call of as many callers as there are masks, each calling again and again for `seconds`."""
-    latencies: list[list[float]] = [[] for _ in skips]
-    start = threading.Barrier(len(skips))
+def _callers(
+    contender: Contender, queries: NDArray[np.float32], skips: list[NDArray[np.bool_]], seconds: float, callers: int = CALLERS
+) -> list[list[float]]:
+    """Return the seconds of every call of each of the callers, who call again and again for `seconds`, with the masks in turns."""
+    latencies: list[list[float]] = [[] for _ in range(callers)]
+    start = threading.Barrier(callers)
 
     def call(number: int) -> None:
         start.wait()
         end = time.perf_counter() + seconds
         at = number
         while (began := time.perf_counter()) < end:
-            contender.search(queries[at % len(queries)], 100, skips[number])
+            contender.search(queries[at % len(queries)], 100, skips[at % len(skips)])
             latencies[number].append(time.perf_counter() - began)
             at += 1
 
-    with ThreadPoolExecutor(len(skips)) as pool:
-        list(pool.map(call, range(len(skips))))
+    with ThreadPoolExecutor(callers) as pool:
+        list(pool.map(call, range(callers)))
     return latencies
 
 
