@@ -65,7 +65,7 @@ class Projections:
 
     def query(self, unit: NDArray[np.float64]) -> CodedQuery:
         """Return `unit`, (D,) float64 of unit length, in the terms of these codes."""
-        vector = dots(unit.astype(np.float32), self.axes).astype(np.float64)
+        vector = self.coordinates(unit)
         count, width = self.axes.shape
         off = (1 + self.skew) * (math.sqrt(count) * rounding(width) + UNIT_ROUNDOFF)
         along = float(self.direction @ unit) if self.direction is not None else 0.0
@@ -75,9 +75,13 @@ class Projections:
         slack = (length + off) * (self.largest_error + 2 * self.skew) + ROUNDING
         return self.table.query(vector, float(self.mean @ unit), beside, slack, off, along)
 
-    def beside(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return what `unit`, (D,), is beside the axes, (D,) float64."""
-        return unit - (dots(unit.astype(np.float32), self.axes) @ self.axes).astype(np.float64)
+    def coordinates(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return A q of `unit`, (D,) of unit length: (H,) float64, summed in float32."""
+        return dots(unit.astype(np.float32), self.axes).astype(np.float64)
+
+    def beside(self, unit: NDArray[np.float64], coordinates: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what `unit`, (D,), which has these `coordinates`, is beside the axes, (D,) float64."""
+        return unit - coordinates @ self.axes
 
     @classmethod
     def of(cls, stored: SideSet) -> Projections | None:

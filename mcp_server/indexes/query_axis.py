@@ -30,6 +30,8 @@ QUERIES = 16
 """From so many different ones an axis is learnt."""
 _FAR = 0.5
 """Queries that are no longer than that beside the axes, as pictures are, have no need of another one and do not count."""
+_PATIENCE = 1_000
+"""After about so many of those it is not worth listening any more."""
 _SAME = 0.999
 _WORTH = 0.25
 """So much of the squared length of what is beside the axes must lie along the new one, on average."""
@@ -44,6 +46,7 @@ class Lesson:
         """Nothing was heard yet; `projections` are those that the axis is to be added to."""
         self._projections = projections
         self._heard: list[NDArray[np.float64]] = []
+        self._near = 0
         self._is_over = False
         self._lock = threading.Lock()
 
@@ -51,11 +54,13 @@ class Lesson:
         """Take note of a query, (D,) float64 of unit length; return (D,) what queries have in common, once, if it is worth an axis."""
         if self._is_over:
             return None
-        beside = self._projections.beside(unit)
-        length = float(np.linalg.norm(beside))
-        if length < _FAR:
+        coordinates = self._projections.coordinates(unit)
+        if 1 - float(coordinates @ coordinates) < _FAR**2:
+            self._near += 1
+            self._is_over = self._near >= _PATIENCE
             return None
-        beside /= length
+        beside = self._projections.beside(unit, coordinates)
+        beside /= np.linalg.norm(beside)
         with self._lock:
             if self._is_over or any(float(one @ beside) > _SAME for one in self._heard):
                 return None

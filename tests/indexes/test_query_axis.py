@@ -55,6 +55,15 @@ def axis_added(embeddings: Embeddings, folder: Path, projections: Projections, d
     return with_axis(projections, found)
 
 
+def beside(projections: Projections, query: NDArray[np.float32]) -> NDArray[np.float64]:
+    unit64 = unit_query(query, WIDTH)
+    found = projections.beside(unit64, projections.coordinates(unit64))
+    axes = projections.axes.astype(np.float64)
+    assert np.abs(axes @ found).max() < 1e-5
+    assert np.allclose(found + axes.T @ (axes @ unit64), unit64, atol=1e-5)
+    return found
+
+
 def projections_of(embeddings: Embeddings, folder: Path) -> Projections:
     found = codes_of(embeddings, folder).projections
     assert found is not None
@@ -74,7 +83,7 @@ def test_the_bound_holds_with_one_axis_more(tmp_path: Path, kind: str) -> None:
         "of texts": common(),
         "any": np.random.default_rng(8).standard_normal(WIDTH),
         "nearly an axis": plain.axes[3] + 1e-3 * np.random.default_rng(9).standard_normal(WIDTH),
-        "between two rows": plain.beside(unit_query(strange[0], WIDTH)) + plain.beside(unit_query(strange[1], WIDTH)),
+        "between two rows": beside(plain, strange[0]) + beside(plain, strange[1]),
     }[kind].astype(np.float64)
     both = axis_added(embeddings, tmp_path / "axis", plain, direction)
     assert both.direction is not None
@@ -117,9 +126,15 @@ def test_a_lesson_ends_with_the_common_direction_of_enough_different_queries(tmp
     assert heard(lesson, np.repeat(asked[:1], 30, axis=0)) == []
     assert heard(lesson, pictures(40).astype(np.float32)) == []
     (direction,) = heard(lesson, asked)
-    wanted = projections.beside(unit_query(texts(2, 500).mean(axis=0), WIDTH))
+    wanted = beside(projections, texts(2, 500).mean(axis=0))
     assert direction @ wanted / np.linalg.norm(wanted) > 0.95
     assert np.linalg.norm(direction) == pytest.approx(1)
+    assert heard(lesson, texts(3, 40)) == []
+
+
+def test_a_lesson_ends_when_only_pictures_are_asked_for(tmp_path: Path) -> None:
+    lesson = Lesson(projections_of(Embeddings.from_rows(pictures()), tmp_path))
+    assert heard(lesson, pictures(1_000).astype(np.float32)) == []
     assert heard(lesson, texts(3, 40)) == []
 
 
