@@ -10,7 +10,7 @@ Source: Cauchy-Schwarz; everything but <code, k>, which is exact, is computed in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -66,6 +66,27 @@ class CodingStoppedError(Exception):
     """The codes are not wanted any more."""
 
 
+def centred_tiles(
+    embeddings: Embeddings, mean: NDArray[np.float64], is_wanted: Callable[[], bool]
+) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """Yield all rows at unit length less `mean`, (M, D) float64, zeros for unusable ones, and which rows they are.
+
+    By one thread: searches go on beside it.
+
+    Raises:
+        CodingStoppedError: `is_wanted` said no, which it is asked before every tile.
+    """
+    for start in range(0, embeddings.size, _TILE):
+        if not is_wanted():
+            raise CodingStoppedError
+        stretch = slice(start, min(start + _TILE, embeddings.size))
+        if start % _LET_GO_EVERY == 0:
+            embeddings.passed()
+        tile = unit_tile(embeddings, stretch) - mean
+        tile[embeddings.unusable[stretch]] = 0
+        yield stretch, tile
+
+
 def write_codes(embeddings: Embeddings, draft: Draft, is_wanted: Callable[[], bool] = lambda: True) -> None:
     """Write the codes of `embeddings` into `draft`, some 40 microseconds a row of 1,152. The same rows give the same codes.
 
@@ -81,14 +102,7 @@ def write_codes(embeddings: Embeddings, draft: Draft, is_wanted: Callable[[], bo
     scale, margin = np.zeros(size, np.float32), np.zeros(size, np.float32)
     longest = 0.0
 
-    for start in range(0, size, _TILE):  # by one thread: searches go on beside it
-        if not is_wanted():
-            raise CodingStoppedError
-        stretch = slice(start, min(start + _TILE, size))
-        if start % _LET_GO_EVERY == 0:
-            embeddings.passed()
-        tile = unit_tile(embeddings, stretch) - mean
-        tile[embeddings.unusable[stretch]] = 0
+    for stretch, tile in centred_tiles(embeddings, mean, is_wanted):
         turned = rotation.turn(tile)
         code, scale[stretch], decoded = coded(turned)
         codes.append(code)

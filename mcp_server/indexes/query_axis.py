@@ -10,18 +10,19 @@ measured for both, and what it has grown by is added to the rest, with |A (x - m
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mcp_server.indexes.code_table import rounded_up
-from mcp_server.indexes.codes import CodingStoppedError
+from mcp_server.indexes.codes import centred_tiles
 from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.projections import FLOOR, Projections
-from mcp_server.indexes.scoring import unit_tile
 from mcp_server.side_files import Draft, SideSet
 
 FORMAT = 1
@@ -35,8 +36,6 @@ _PATIENCE = 1_000
 _SAME = 0.999
 _WORTH = 0.25
 """So much of the squared length of what is beside the axes must lie along the new one, on average."""
-_TILE = 2048
-_LET_GO_EVERY = 64 * _TILE
 
 
 class Lesson:
@@ -96,14 +95,7 @@ def write_axis(
     grown = 5 * max(0.0, skew - projections.skew)
     size = embeddings.size
     along, beside = np.zeros(size, np.float32), np.zeros(size, np.float32)
-    for start in range(0, size, _TILE):
-        if not is_wanted():
-            raise CodingStoppedError
-        stretch = slice(start, min(start + _TILE, size))
-        if start % _LET_GO_EVERY == 0:
-            embeddings.passed()
-        tile = unit_tile(embeddings, stretch) - projections.mean
-        tile[embeddings.unusable[stretch]] = 0
+    for stretch, tile in centred_tiles(embeddings, projections.mean, is_wanted):
         here = tile @ direction
         along[stretch] = here
         left = projections.table.margin[stretch].astype(np.float64) ** 2 + grown - (1 - skew) * here**2
@@ -111,6 +103,11 @@ def write_axis(
     for name, array in (("direction", direction), ("along", along), ("beside", beside)):
         draft.put(name, array)
     draft.about["skew"] = skew
+
+
+def key_of(projections: Projections) -> dict[str, Any]:
+    """Return what an axis for `projections` is known by: it holds for these very axes, to the last bit."""
+    return {"axis": FORMAT, "axes": hashlib.sha256(projections.axes.tobytes()).hexdigest()}
 
 
 def with_axis(projections: Projections, stored: SideSet) -> Projections:

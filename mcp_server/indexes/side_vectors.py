@@ -23,7 +23,6 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 from numpy.typing import NDArray
 
 from mcp_server.indexes import codes as coding
-from mcp_server.indexes import query_axis
 from mcp_server.indexes.codes import Codes, CodingStoppedError, write_codes
 from mcp_server.indexes.embeddings import Embeddings, checked_count, embeddings_of, load_embeddings, log_oddities, measured, stored_type
 from mcp_server.indexes.exact import ExactIndex
@@ -31,7 +30,7 @@ from mcp_server.indexes.fingerprints import fingerprint_of
 from mcp_server.indexes.planner import Costs
 from mcp_server.indexes.probes import measure_costs
 from mcp_server.indexes.projections import Projections
-from mcp_server.indexes.query_axis import Lesson, with_axis, write_axis
+from mcp_server.indexes.query_axis import Lesson, key_of, with_axis, write_axis
 from mcp_server.indexes.row_file import AT_MOST, RowFile
 from mcp_server.indexes.zarr_files import find_array, read_blocks
 from mcp_server.side_files import SideFiles, SideSet
@@ -98,7 +97,7 @@ class SideVectors:
         if not (self._is_laid_down or self._side.read("rows", self._key)):
             return index
         if not self._adopted(index):
-            self._start(partial(self._make_codes, index))
+            self._start("codes", partial(self._make_codes, index))
         return index
 
     def there(self) -> tuple[bool, bool | None]:
@@ -158,22 +157,23 @@ class SideVectors:
             return False
         codes = Codes.of(found)
         costs = self._costs(index, codes)
-        if codes.projections is None:
+        projections = codes.projections
+        if projections is None:
             index.adopt(codes, costs)
-        elif not self._adopted_axis(index, codes, codes.projections, costs):
-            lesson = Lesson(codes.projections)
+        elif not self._adopted_axis(index, codes, projections, costs):
+            lesson = Lesson(projections)
 
             def heard(unit: NDArray[np.float64]) -> None:
                 direction = lesson.hear(unit)
                 if direction is not None:
-                    self._start(partial(self._make_axis, index, codes, costs, direction))
+                    self._start("axis", partial(self._make_axis, index, codes, projections, costs, direction))
 
             index.adopt(codes, costs, heard)
         logger.info("codes.ready file=%s rows=%d", self._file, index.size)
         return True
 
     def _adopted_axis(self, index: ExactIndex, codes: Codes, projections: Projections, costs: Costs) -> bool:
-        found = self._side.read("axis", self._axis_key)
+        found = self._side.read("axis", self._axis_key(projections))
         if found is None:
             return False
         index.adopt(replace(codes, projections=with_axis(projections, found)), costs)
@@ -183,9 +183,8 @@ class SideVectors:
     def _codes_key(self) -> dict[str, Any]:
         return {**self._key, "codes": coding.FORMAT}
 
-    @property
-    def _axis_key(self) -> dict[str, Any]:
-        return {**self._codes_key, "axis": query_axis.FORMAT}
+    def _axis_key(self, projections: Projections) -> dict[str, Any]:
+        return {**self._codes_key, **key_of(projections)}
 
     def _costs(self, index: ExactIndex, codes: Codes) -> Costs:
         """Return what ways of searching cost on this machine, measured the first time."""
@@ -201,19 +200,19 @@ class SideVectors:
             logger.debug("costs.not_written error=%s", error)
         return costs
 
-    def _start(self, work: Callable[[], None]) -> None:
-        """Do `work` in a thread of its own; whatever keeps it from being done only costs speed."""
+    def _start(self, what: str, work: Callable[[], None]) -> None:
+        """Do `work`, which makes `what`, in a thread of its own; whatever keeps it from being done only costs speed."""
 
         def run() -> None:
             try:
                 with self._turn():
                     work()
             except CodingStoppedError:
-                logger.info("codes.stopped file=%s", self._file)
+                logger.info("%s.stopped file=%s", what, self._file)
             except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
-                logger.warning("codes.not_written folder=%s error=%s Searches are slower without them.", self._side.folder, error)
+                logger.warning("%s.not_written folder=%s error=%s Searches are slower without them.", what, self._side.folder, error)
 
-        self._thread = threading.Thread(target=run, name="codes", daemon=True)
+        self._thread = threading.Thread(target=run, name=what, daemon=True)
         self._thread.start()
 
     def _make_codes(self, index: ExactIndex) -> None:
@@ -225,11 +224,9 @@ class SideVectors:
             write_codes(index.embeddings, draft, lambda: not self._ended.is_set())
         self._adopted(index)
 
-    def _make_axis(self, index: ExactIndex, codes: Codes, costs: Costs, direction: NDArray[np.float64]) -> None:
-        projections = codes.projections
-        assert projections is not None
+    def _make_axis(self, index: ExactIndex, codes: Codes, projections: Projections, costs: Costs, direction: NDArray[np.float64]) -> None:
         if not self._adopted_axis(index, codes, projections, costs):
-            with self._side.writing("axis", self._axis_key) as draft:
+            with self._side.writing("axis", self._axis_key(projections)) as draft:
                 write_axis(index.embeddings, projections, direction, draft, lambda: not self._ended.is_set())
             self._adopted_axis(index, codes, projections, costs)
         logger.info("axis.ready file=%s", self._file)

@@ -258,7 +258,7 @@ class Sessions:
         """Enter a new session, making room for it, and return its handle."""
         handle = PREFIX + secrets.token_urlsafe(16)
         before = db.total_changes
-        db.execute(f"DELETE FROM sessions WHERE used < ? AND NOT (used >= ? AND {_HAS_MARKS})", self._ages())
+        db.execute(f"DELETE FROM sessions WHERE {_expired()}", self._ages())
         (count,) = db.execute("SELECT COUNT(*) FROM sessions").fetchone()
         if count >= self._most_sessions:
             room = max(1, self._most_sessions // 100)  # for some at once: to find the oldest, all are looked at
@@ -316,6 +316,11 @@ def _ids(db: sqlite3.Connection, sql: str, values: Sequence[str]) -> NDArray[np.
 def _alive() -> str:
     """Return the condition that a session has not expired; its values are `_ages`."""
     return f"(used >= ? OR (used >= ? AND {_HAS_MARKS}))"
+
+
+def _expired() -> str:
+    """Return the opposite of `_alive`, with the same values, in a form that SQLite answers from the index by use."""
+    return f"used < ? AND NOT (used >= ? AND {_HAS_MARKS})"
 
 
 def _last_page(db: sqlite3.Connection, session: str) -> int:

@@ -17,9 +17,9 @@ from mcp_server.indexes.embeddings import embeddings_of, measured
 from mcp_server.indexes.exact import ExactIndex
 from mcp_server.indexes.probes import measure_costs
 from mcp_server.indexes.projections import Projections
-from mcp_server.indexes.query_axis import FORMAT as AXIS_FORMAT
-from mcp_server.indexes.query_axis import Lesson, with_axis, write_axis
+from mcp_server.indexes.query_axis import Lesson, key_of, with_axis, write_axis
 from mcp_server.indexes.row_file import AT_MOST, RowFile
+from mcp_server.indexes.scoring import unit_query
 from mcp_server.side_files import Draft, SideFiles, SideSet
 
 KEPT_FROM = 20_000
@@ -50,7 +50,7 @@ def ours(rows: NDArray[Any], folder: Path, ties: NDArray[np.int64] | None = None
     learnt = _learnt(codes, heard)
     if learnt is not None:
         projections, direction = learnt
-        of_axis = key | {"axis": AXIS_FORMAT, "direction": zlib.crc32(direction)}
+        of_axis = key | key_of(projections) | {"direction": zlib.crc32(direction)}
         stored = _made(side, f"axis{len(plain)}", of_axis, lambda draft: write_axis(embeddings, projections, direction, draft))
         codes = replace(codes, projections=with_axis(projections, stored))
     index.adopt(codes, costs)
@@ -63,7 +63,7 @@ def _learnt(codes: Codes, heard: NDArray[np.float32] | None) -> tuple[Projection
         return None
     lesson = Lesson(codes.projections)
     for query in heard:
-        direction = lesson.hear(query.astype(np.float64) / np.linalg.norm(query.astype(np.float64)))
+        direction = lesson.hear(unit_query(query, len(query)))
         if direction is not None:
             return codes.projections, direction
     return None

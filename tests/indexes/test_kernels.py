@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import simsimd
 
 from mcp_server.indexes.kernels import dots, rounding, wide_dots
 
@@ -45,3 +46,9 @@ def test_sums_of_bytes_are_exact_up_to_their_rounding_to_float32() -> None:
     rows[0] = 127
     query = np.full(1152, 127, np.int8)
     assert np.array_equal(dots(query, rows), (rows.astype(np.int64) @ query.astype(np.int64)).astype(np.float32))
+
+
+def test_kernels_that_sum_float16_in_float16_are_switched_off() -> None:
+    capabilities = simsimd.get_capabilities()
+    assert not capabilities["sapphire"]
+    assert not capabilities["sve_f16"]

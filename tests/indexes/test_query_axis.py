@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import zarr
 from numpy.typing import NDArray
-from zarr.storage import ZipStore
 
+from mcp_server.indexes import projections as projections_module
 from mcp_server.indexes import side_vectors
 from mcp_server.indexes.codes import CodingStoppedError
 from mcp_server.indexes.embeddings import Embeddings
@@ -24,6 +23,7 @@ from mcp_server.indexes.side_vectors import CODED_FROM, SideVectors
 from mcp_server.indexes.sweeps import CodeSweep
 from mcp_server.side_files import SideFiles
 from tests.contracts.index_contract import assert_exact, unit
+from tests.indexes.test_side_vectors import names, stored
 from tests.indexes.test_sweeps import assert_bounded, codes_of, decaying, true_cosines
 
 WIDTH = 128
@@ -155,10 +155,7 @@ def test_an_axis_that_is_not_wanted_any_more_leaves_nothing(tmp_path: Path) -> N
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    path = tmp_path / "e.zip"
-    with ZipStore(path, mode="w") as store:
-        zarr.create_array(store, data=pictures(CODED_FROM + 5), chunks=(1000, WIDTH))
-    return path
+    return stored(tmp_path / "e.zip", pictures(CODED_FROM + 5))
 
 
 def opened(file: Path, folder: Path) -> tuple[ExactIndex, SideVectors]:
@@ -173,17 +170,13 @@ def ask_all(index: ExactIndex, queries: NDArray[np.float32]) -> None:
         index.search(query, 10, np.zeros(index.size, bool))
 
 
-def sets(folder: Path) -> list[str]:
-    return sorted(path.name.split("-")[0] for path in folder.iterdir() if path.is_dir())
-
-
 def test_an_index_learns_from_its_searches_once_and_keeps_what_it_learnt(file: Path, tmp_path: Path) -> None:
     side = tmp_path / "side"
     index, vectors = opened(file, side)
-    assert sets(side) == ["codes", "costs", "rows"]
+    assert names(side) == ["codes", "costs", "rows"]
     ask_all(index, texts(1, QUERIES + 5))
     vectors.complete()
-    assert sets(side) == ["axis", "codes", "costs", "rows"]
+    assert names(side) == ["axis", "codes", "costs", "rows"]
     written = {path: path.stat().st_mtime_ns for path in side.rglob("*.npy")}
     again, vectors = opened(file, side)
     for one in (index, again):
@@ -193,6 +186,21 @@ def test_an_index_learns_from_its_searches_once_and_keeps_what_it_learnt(file: P
     ask_all(again, texts(2, QUERIES + 5))
     vectors.complete()
     assert {path: path.stat().st_mtime_ns for path in side.rglob("*.npy")} == written
+
+
+def test_an_axis_of_other_axes_is_not_taken(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    side = tmp_path / "side"
+    index, vectors = opened(file, side)
+    ask_all(index, texts(1, QUERIES))
+    vectors.complete()
+    (codes,) = (path for path in side.iterdir() if path.is_dir() and path.name.startswith("codes"))
+    shutil.rmtree(codes)
+    # as another library for linear algebra might find them: the same format, the same rows, other axes
+    monkeypatch.setattr(projections_module, "random_orthogonal", np.eye)
+    again, _ = opened(file, side)
+    coded = again._coded  # pyright: ignore[reportPrivateUsage]
+    assert coded is not None
+    assert coded.heard is not None, "there is no axis yet, so it listens"
 
 
 def test_searches_are_answered_while_an_axis_is_made(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +219,7 @@ def test_searches_are_answered_while_an_axis_is_made(file: Path, tmp_path: Path,
     assert_exact(index, rows, np.arange(len(rows)), texts(3, 1)[0], k=20, skip=np.zeros(len(rows), bool))
     may_go_on.set()
     vectors.complete()
-    assert "axis" in sets(tmp_path / "side")
+    assert "axis" in names(tmp_path / "side")
 
 
 @pytest.mark.parametrize("failure", [OSError("the disk is full"), CodingStoppedError()])
@@ -221,11 +229,10 @@ def test_an_axis_that_cannot_be_made_only_costs_speed(
     def fail(*_: object) -> None:
         raise failure
 
-    made: Callable[..., None] = fail
     index, vectors = opened(file, tmp_path / "side")
-    monkeypatch.setattr(side_vectors, "write_axis", made)
+    monkeypatch.setattr(side_vectors, "write_axis", fail)
     ask_all(index, texts(1, 2 * QUERIES))
     vectors.complete()
-    assert sets(tmp_path / "side") == ["codes", "costs", "rows"]
+    assert names(tmp_path / "side") == ["codes", "costs", "rows"]
     rows = np.asarray(index.embeddings.rows)
     assert_exact(index, rows, np.arange(len(rows)), texts(3, 1)[0], k=20, skip=np.zeros(len(rows), bool))
