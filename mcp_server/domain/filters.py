@@ -13,6 +13,8 @@ from typing import cast
 
 Scalar = str | int | float | bool
 
+_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 
 @dataclass(frozen=True)
 class AnyOf:
@@ -104,7 +106,7 @@ Filter = AnyOf | AllOf | Between | Contains | Exists | TagIds | TagsetBetween | 
 
 def folded(text: str) -> str:
     """Return `text` as names and text values are compared: letter case and the way accents are encoded do not matter."""
-    return unicodedata.normalize("NFC", text.casefold())
+    return text.lower() if text.isascii() else unicodedata.normalize("NFC", text.casefold())
 
 
 def scalar_text(value: Scalar) -> str:
@@ -122,7 +124,7 @@ def canonical(filter: Filter) -> str:  # noqa: A002 - the word of the package fo
 
     Filters with equal text select the same items of a collection; the reverse is not promised.
     """
-    return json.dumps(_form(filter), ensure_ascii=False, separators=(",", ":"))
+    return _compact.encode(_form(filter))
 
 
 def _form(node: Filter) -> list[object]:  # noqa: PLR0911 - one return for each kind of node
@@ -165,5 +167,5 @@ def _group_form(word: str, children: tuple[Filter, ...]) -> list[object]:
     for child in children:
         form = _form(child)
         for part in cast("list[list[object]]", form[1:]) if form[0] == word else [form]:
-            forms[json.dumps(part, ensure_ascii=False)] = part
+            forms[_compact.encode(part)] = part
     return next(iter(forms.values())) if len(forms) == 1 else [word, *(forms[key] for key in sorted(forms))]

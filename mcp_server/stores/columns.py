@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -18,6 +18,8 @@ _CHUNK = 2**18
 _MANY = 64
 """Where one byte in so many fits, comparing all bytes takes less time than going from place to place."""
 _SAMPLE = 2**16
+_SIGNPOSTS = 4_096
+"""At most so many texts, evenly apart, are kept as Python's bytes, so that finding one reads few others from the arrays."""
 
 
 class Texts(Sequence[str]):
@@ -61,7 +63,9 @@ class Texts(Sequence[str]):
     def find(self, text: str) -> int | None:
         """Return where `text` is, None if it is not there. The texts must be ascending."""
         wanted = _utf8(text)  # sorts as the text does
-        at = bisect_left(range(len(self)), wanted, key=self._raw)
+        step = self._step
+        first = max(0, bisect_right(self._signposts, wanted) - 1) * step
+        at = bisect_left(range(len(self)), wanted, first, min(first + step, len(self)), key=self._raw)
         return at if at < len(self) and self._raw(at) == wanted else None
 
     def containing(self, part: str) -> Ints:
@@ -99,6 +103,14 @@ class Texts(Sequence[str]):
                 places = places[self.blob[places + at] == wanted[at]]
             found.append(places)
         return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
+    @property
+    def _step(self) -> int:
+        return -(-len(self) // _SIGNPOSTS) or 1
+
+    @cached_property
+    def _signposts(self) -> list[bytes]:
+        return [self._raw(at) for at in range(0, len(self), self._step)]
 
     @cached_property
     def _frequencies(self) -> Ints:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 
@@ -112,7 +111,14 @@ class Evaluator:
         """Return the rows in every part, or in any."""
         if not parts:
             return self.mapped if every else no_bits(self._size)
-        return reduce(np.bitwise_and if every else np.bitwise_or, parts)
+        join = np.bitwise_and if every else np.bitwise_or
+        first, *others = parts
+        if not others:
+            return first
+        bits = join(first, others[0])
+        for other in others[1:]:
+            join(bits, other, out=bits)
+        return bits
 
     def _values(self, node: AnyOf | AllOf) -> Passed:
         data = self._data(node.field)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -54,6 +55,15 @@ def test_a_part_that_is_nearly_everywhere_is_found_as_a_rare_one_is() -> None:
     words = ["".join(rng.choice(list("ab"), 7)) + ("é" if at % 50 == 0 else "") for at in range(3_000)]
     for part in ("a", "ab", "bab", "aaaaaaa", "é", "bé", "x"):
         assert Texts.of(words).containing(part).tolist() == [at for at, word in enumerate(words) if part in word], part
+
+
+@pytest.mark.parametrize("count", [4_095, 4_096, 4_097, 20_000])
+def test_each_of_very_many_texts_is_found_and_no_other(count: int) -> None:
+    ordered = sorted(f"value {number * 37 % count}" for number in range(count))
+    texts = Texts.of(ordered)
+    assert [texts.find(text) for text in ordered] == list(range(count))
+    assert [texts.find(text + "\x00") for text in ordered[::97]] == [None] * len(ordered[::97])
+    assert [texts.find(text) for text in ("", "value", "zebra")] == [None] * 3
 
 
 def test_numbers_are_pythons_own() -> None:

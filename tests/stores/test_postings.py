@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,7 +21,7 @@ def lists(draw: st.DrawFn) -> tuple[int, list[set[int]]]:
     size = draw(st.sampled_from(SIZES))
     few = st.sets(st.integers(0, size - 1), max_size=4)
     most = few.map(lambda some: set(range(size)) - some)
-    return size, draw(st.lists(st.one_of(st.just(set[int]()), few, few, most), min_size=1, max_size=12))
+    return size, draw(st.lists(st.one_of(st.just(set[int]()), few, few, most), min_size=1, max_size=20))
 
 
 def posted(size: int, owners: list[set[int]]) -> Postings:
@@ -45,6 +47,21 @@ def test_unions_are_those_of_plain_sets(case: tuple[int, list[set[int]]], data: 
     assert rows_in(postings, spans_of(slices)) == expected
     chosen = sorted(data.draw(st.sets(st.integers(0, len(owners) - 1))))
     assert rows_in(postings, spans_of_owners(np.array(chosen, np.int64))) == set[int]().union(*(owners[one] for one in chosen))
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_a_range_of_many_common_values_is_what_each_of_them_has(start: int, stop: int) -> None:
+    owners = [{owner, owner + 1, 60} for owner in range(40)]
+    assert rows_in(posted(61, owners), spans_of([(start, stop)])) == set[int]().union(*owners[start:stop])
+
+
+def test_unions_in_several_threads_at_once_are_those_of_one() -> None:
+    owners = [set(range(owner, 5_000, 7 + owner % 5)) for owner in range(60)]
+    postings = posted(5_000, owners)
+    slices = [(start, start + 17) for start in range(40)] * 5
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda span: rows_in(postings, spans_of([span])), slices))
+    assert found == [set[int]().union(*owners[start:stop]) for start, stop in slices]
 
 
 @given(lists())
