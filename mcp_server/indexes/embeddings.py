@@ -42,9 +42,12 @@ class Embeddings:
     normalised: bool
     file: RowFile | None = field(default=None, repr=False)
 
-    def take(self, rows: NDArray[np.int64]) -> Rows:
-        """Return (M, D), a copy of `rows`, each in 0..N-1: the way to read some of a mapped file."""
-        return self.rows[rows] if self.file is None else self.file.take(rows)
+    def take(self, rows: NDArray[np.int64], out: NDArray[Any] | None = None) -> Rows:
+        """Return (M, D), a copy of `rows`, each in 0..N-1, in `out` if there is one: the way to read some of a mapped file."""
+        if self.file is not None:
+            return self.file.take(rows, out)
+        # "clip": without it numpy makes a copy first
+        return self.rows[rows] if out is None else np.take(self.rows, rows, axis=0, out=out, mode="clip")
 
     def passed(self) -> None:
         """Say that much of `rows` was read in passing, so that a mapped file is let go of."""

@@ -17,6 +17,7 @@ _SPARSE = 64
 """To look into one group costs as much as to pass over so many."""
 SKIPPED = np.float32(-1e30)
 _ALLOWED = -1e29
+_NONE: NDArray[np.float64] = np.empty(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +48,17 @@ class Estimates:
             at = at[np.argpartition(values, len(values) - k)[len(values) - k :]]
         return self._rows_at(at)
 
-    def floor(self, k: int) -> float:
-        """Return a bound that the cosine of at least `k` rows reaches, where estimates are good both ways and of `k` rows at least."""
+    def floor(self, k: int, reached: NDArray[np.float64] = _NONE) -> float:
+        """Return a bound that the cosine of at least `k` rows reaches, where estimates are good both ways.
+
+        `reached` is what cosines of other rows are at least; with those there must be `k` rows.
+        """
         assert self.both_ways
         values = self.values[self._places(self._threshold(k))]
-        return self.offset + self.factor * float(np.partition(values, len(values) - k)[len(values) - k]) - self.slack
+        if not len(reached):
+            return self.offset + self.factor * float(np.partition(values, len(values) - k)[len(values) - k]) - self.slack
+        lowest = np.concatenate((reached, self.offset + self.factor * values.astype(np.float64) - self.slack))
+        return float(np.partition(lowest, len(lowest) - k)[len(lowest) - k])
 
     def contenders(self, floor: float) -> NDArray[np.int64]:
         """Return the rows whose cosine may reach `floor`: no other row does."""

@@ -15,8 +15,9 @@ from mcp_server.indexes import lanes
 from mcp_server.indexes.codes import Codes
 from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.estimates import Estimates
+from mcp_server.indexes.kernels import UNIT_ROUNDOFF
 from mcp_server.indexes.masks import Allowed
-from mcp_server.indexes.picked import Picked
+from mcp_server.indexes.picked import Picked, picked
 from mcp_server.indexes.planner import Costs, Thinning, Way, quickest
 from mcp_server.indexes.scoring import best_first, checked_mask, checked_tie_keys, cosines, cosines_of, unit_query, unit_rows
 from mcp_server.indexes.sweeps import CodeSweep, RowSweep, Scope
@@ -29,6 +30,7 @@ _LEADERS = 8
 """Among so many times k rows that projections put first, codes look for the k that are to set the bar."""
 _READ_ONCE = 1_024
 """Up to so many rows of a file are read once, into memory of their own; above, they pass through memory that is used again."""
+_NONE: NDArray[np.float64] = np.empty(0)
 _PICKED_AT_MOST = 8_192
 """More contenders than that, and than twice as many as asked for, are not held in memory at once."""
 
@@ -163,7 +165,8 @@ class ExactIndex:
             way = way or self._quickest(coded, k, allowed.count, allowed.occupied.rows)
             scope = Scope(skip, allowed, allowed.rows if way.startswith("gather") else None)
             if scope.rows is not None and way == "gather rows" and allowed.count <= _READ_ONCE and self.embeddings.file is not None:
-                return self._best_of_picked(Picked.of(self.embeddings, scope.rows), unit, k)
+                with picked(self.embeddings, scope.rows) as read:
+                    return self._best(*self._scored(read, unit, k, _NONE), k)
             if coded is None or way in ("gather rows", "scan rows"):
                 return self._best_of(self._rows.estimates(unit, scope), unit, k)
             return self._by_codes(coded, way, unit, k, scope)
@@ -184,8 +187,11 @@ class ExactIndex:
         highest = rough.highest(k)
         if projections is not None:
             highest = coded.codes.gathered(query, rough.highest(_LEADERS * k)).highest(k)
-        leaders = Picked.of(self.embeddings, highest)
-        floor = self._rows.estimates_of(unit, leaders).floor(k)
+        with picked(self.embeddings, highest) as read:
+            leaders = read.rows
+            scores = cosines_of(read.stored, self.embeddings.norms[leaders], unit)
+        reached = scores.astype(np.float64) - 2 * UNIT_ROUNDOFF  # no cosine that is rounded to a score is below
+        floor = float(reached.min())
         contenders = rough.contenders(floor)
         if projections is not None:
             coded.thinning.note(scope.allowed.count, k, len(contenders) / scope.allowed.count)
@@ -197,20 +203,28 @@ class ExactIndex:
             logger.debug("exact.many_contenders count=%d", len(contenders))
             closer = scope.narrowed(contenders, coded.costs.gather_row, coded.costs.scan_row)
             return self._best_of(self._rows.estimates(unit, closer), unit, k)
-        return self._best_of_picked(leaders.instead(self.embeddings, contenders), unit, k)
+        at = np.minimum(np.searchsorted(leaders, contenders), len(leaders) - 1)
+        with picked(self.embeddings, contenders[leaders[at] != contenders]) as read:
+            rows, others = self._scored(read, unit, k, reached)
+            return self._best(np.concatenate((leaders, rows)), np.concatenate((scores, others)), k)
 
-    def _best_of_picked(self, picked: Picked, unit: NDArray[np.float64], k: int) -> Neighbors:
-        last = picked
-        if len(picked.rows) > _few(k):
-            found = self._rows.estimates_of(unit, picked)
-            last = picked.only(found.contenders(found.floor(k)))
-        return best_first(last.rows, cosines_of(last.stored, self.embeddings.norms[last.rows], unit), self._ties, k)
+    def _scored(
+        self, read: Picked, unit: NDArray[np.float64], k: int, reached: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return those of `read` that may be among the best `k`, and their scores. `reached` is what other rows' cosines are at least."""
+        if len(read.rows) > _few(k - len(reached)):
+            found = self._rows.estimates_of(unit, read)
+            read = read.only(found.contenders(found.floor(k, reached)))
+        return read.rows, cosines_of(read.stored, self.embeddings.norms[read.rows], unit)
 
     def _best_of(self, found: Estimates, unit: NDArray[np.float64], k: int) -> Neighbors:
         return self._closely(found.contenders(found.floor(k)), unit, k)
 
     def _closely(self, rows: NDArray[np.int64], unit: NDArray[np.float64], k: int) -> Neighbors:
-        return best_first(rows, cosines(self.embeddings, rows, unit), self._ties, k)
+        return self._best(rows, cosines(self.embeddings, rows, unit), k)
+
+    def _best(self, rows: NDArray[np.int64], scores: NDArray[np.float32], k: int) -> Neighbors:
+        return best_first(rows, scores, self._ties, k)
 
 
 def _few(k: int) -> int:

@@ -12,8 +12,10 @@ STRETCH = 1_024
 """A scan passes over so many skipped rows in a row without looking at them."""
 _WORD = 64
 _ALL = np.uint64(2**64 - 1)
+_FEW = 8
+"""Where no more than one row in so many is let through, bytes of skipped rows are passed over,"""
 _SPARSE = 64
-"""Where no more than one row in so many is let through, words of skipped rows are passed over."""
+"""and here words of them first."""
 _LONG = 2**16
 """In a shorter mask that takes more time than it saves."""
 
@@ -53,11 +55,13 @@ class Allowed:
     @cached_property
     def rows(self) -> NDArray[np.int64]:
         """The rows, (count,) int64, ascending."""
-        if self.count > len(self._skip) // _SPARSE or len(self._skip) < _LONG:
+        if self.count > len(self._skip) // _FEW or len(self._skip) < _LONG:
             return np.flatnonzero(~self._skip)
-        words = np.flatnonzero(self._words != _ALL)
-        some = ~self._words[words].view(np.uint8)
-        at = np.flatnonzero(some)
-        eights = _WORD // 8 * words[at >> 3] + (at & 7)
-        here = np.flatnonzero(np.unpackbits(some[at], bitorder="little"))
+        # from words to bytes to bits, each time only those that let something through; always of bools, for which numpy has a quick way
+        kept = ~self._words
+        words = np.flatnonzero(kept != 0) if self.count < len(self._skip) // _SPARSE else None
+        some = (kept if words is None else kept[words]).view(np.uint8)
+        at = np.flatnonzero(some != 0)
+        here = np.flatnonzero(np.unpackbits(some[at], bitorder="little").view(np.bool_))
+        eights = at if words is None else _WORD // 8 * words[at >> 3] + (at & 7)
         return 8 * eights[here >> 3] + (here & 7)

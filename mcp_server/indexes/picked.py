@@ -1,13 +1,19 @@
-"""Rows read for one call, so that none is read twice."""
+"""Rows read for a part of a search, so that none is read twice."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mcp_server.indexes import lanes
 from mcp_server.indexes.embeddings import Embeddings, Rows
+from mcp_server.indexes.spare import Spare
+
+_spare = Spare(lanes.LANES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,23 +28,17 @@ class Picked:
     rows: NDArray[np.int64]
     stored: Rows = field(repr=False)
 
-    @classmethod
-    def of(cls, embeddings: Embeddings, rows: NDArray[np.int64]) -> Picked:
-        """Read `rows`, each there once, in any order."""
-        rows = np.sort(rows)
-        return cls(rows, embeddings.take(rows))
-
-    def instead(self, embeddings: Embeddings, rows: NDArray[np.int64]) -> Picked:
-        """Return `rows`, each there once, in any order, of which only those not among these are read."""
-        rows = np.sort(rows)
-        at = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
-        here = self.rows[at] == rows
-        stored = np.empty((len(rows), embeddings.width), self.stored.dtype)
-        stored[here] = self.stored[at[here]]
-        stored[~here] = embeddings.take(rows[~here])
-        return Picked(rows, stored)  # pyright: ignore[reportArgumentType] - of the same type as these
-
     def only(self, rows: NDArray[np.int64]) -> Picked:
         """Return those of these that are `rows`, each there once, all of them among these."""
         at = np.searchsorted(self.rows, np.sort(rows))
         return Picked(self.rows[at], self.stored[at])
+
+
+@contextmanager
+def picked(embeddings: Embeddings, rows: NDArray[np.int64]) -> Generator[Picked]:
+    """Read `rows`, each there once, in any order, for the block: their memory is used again afterwards."""
+    rows = np.sort(rows)
+    needed = len(rows) * embeddings.width * embeddings.rows.itemsize
+    memory = _spare.take(needed)
+    yield Picked(rows, embeddings.take(rows, memory[:needed].view(embeddings.rows.dtype).reshape(-1, embeddings.width)))
+    _spare.give_back(memory)

@@ -34,13 +34,12 @@ class RowFile:
         self._windows = np.zeros(rows.nbytes // _WINDOW + 2, np.bool_)
         self._lock = threading.Lock()
 
-    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return (M, D), a copy of `rows`, each in 0..N-1."""
+    def take(self, rows: NDArray[np.int64], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Return (M, D), a copy of `rows`, each in 0..N-1; few rows are read into `out`, in one piece, if there is one."""
         if self._file is not None and len(rows) <= _READ_UP_TO:
-            file, length, offset = self._file, self._row_bytes, self._offset
-            read = b"".join([os.pread(file, length * count, offset + length * row) for row, count in _runs(rows)])
-            if len(read) == length * len(rows):
-                return np.frombuffer(read, self._rows.dtype).reshape(len(rows), self._rows.shape[1])
+            found = np.empty((len(rows), self._rows.shape[1]), self._rows.dtype) if out is None else out
+            if self._read(self._file, rows, found):
+                return found
         found = self._rows[rows]
         with self._lock:
             self._windows[rows * self._row_bytes // _WINDOW] = True
@@ -48,6 +47,17 @@ class RowFile:
         if too_much:
             self.let_go()
         return found
+
+    def _read(self, file: int, rows: NDArray[np.int64], out: NDArray[Any]) -> bool:
+        """Read `rows` into `out`, and return whether they were all there."""
+        if not len(rows):
+            return True
+        length, room = self._row_bytes, out.reshape(-1).view(np.uint8).data
+        starts = np.concatenate(([0], np.flatnonzero(rows[1:] - rows[:-1] != 1) + 1))  # rows that follow each other are read at once
+        ends = (length * np.append(starts[1:], len(rows))).tolist()
+        places = (self._offset + length * rows[starts]).tolist()
+        pieces = zip((length * starts).tolist(), ends, places, strict=True)
+        return sum([os.preadv(file, (room[start:end],), place) for start, end, place in pieces]) == length * len(rows)
 
     def let_go(self) -> None:
         """Unmap what searches have looked at. It stays in the system's cache as long as there is room."""
@@ -57,18 +67,9 @@ class RowFile:
             self._map.madvise(mmap.MADV_DONTNEED)
 
 
-def _runs(rows: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Return the stretches of rows that follow each other, first row and length of each."""
-    if not len(rows):
-        return []
-    ends = [*(np.flatnonzero(rows[1:] - rows[:-1] != 1) + 1).tolist(), len(rows)]
-    starts = [0, *ends[:-1]]
-    return [(first, end - start) for first, start, end in zip(rows[starts].tolist(), starts, ends, strict=True)]
-
-
 def _opened(mapped: Any) -> int | None:
     """Return a descriptor of the file under `mapped`; None where rows cannot be read by position."""
     try:
-        return os.open(mapped.filename, os.O_RDONLY) if hasattr(os, "pread") else None
+        return os.open(mapped.filename, os.O_RDONLY) if hasattr(os, "preadv") else None
     except (OSError, TypeError, AttributeError):
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -21,6 +20,7 @@ from mcp_server.indexes.masks import STRETCH, Allowed, Occupied
 from mcp_server.indexes.picked import Picked
 from mcp_server.indexes.projections import Projections
 from mcp_server.indexes.scoring import cosines
+from mcp_server.indexes.spare import Spare
 
 _TILE = 512
 _LONG_RUN = 64
@@ -33,6 +33,8 @@ _PIECES = 8
 """Long passes have at least so many pieces if they have so many blocks or tiles, so that both threads are busy to the end."""
 _SAFE = (2.0**-100, 2.0**100)
 """Lengths of rows whose products with a unit query neither vanish nor overflow in float32."""
+
+_spare = Spare(lanes.LANES)
 
 Weigh = Callable[[NDArray[np.float32], slice, NDArray[np.float32]], None]
 """Makes values of sums: takes the sums of a stretch of rows, the stretch, and where the values go."""
@@ -58,11 +60,10 @@ class Scope:
 
 
 class Picker:
-    """Picks rows of a table into memory that is used again: new pages take as long as the rows. Safe to use from several threads."""
+    """Picks rows of a table. Safe to use from several threads."""
 
     def __init__(self, table: NDArray[Any]) -> None:
         self._table = table
-        self._free: deque[NDArray[Any]] = deque()
 
     @property
     def row_bytes(self) -> int:
@@ -76,15 +77,13 @@ class Picker:
             for first, stop in pairwise([0, *ends.tolist(), len(rows)]):
                 yield slice(first, stop), self._table[rows[first] : rows[first] + stop - first]
             return
-        try:
-            tile = self._free.pop()
-        except IndexError:
-            tile = np.empty((_TILE, self._table.shape[1]), self._table.dtype)
+        memory = _spare.take(_TILE * self.row_bytes)
+        tile = memory[: _TILE * self.row_bytes].view(self._table.dtype).reshape(_TILE, -1)
         for first in range(0, len(rows), _TILE):
             some = rows[first : first + _TILE]
             # "clip": without it numpy makes a copy first
             yield slice(first, first + len(some)), np.take(self._table, some, axis=0, out=tile[: len(some)], mode="clip")
-        self._free.append(tile)
+        _spare.give_back(memory)
 
 
 class FilePicker:
@@ -99,10 +98,13 @@ class FilePicker:
         return self._embeddings.width * self._embeddings.rows.itemsize
 
     def parts(self, rows: NDArray[np.int64]) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """Yield which of `rows`, and these rows."""
+        """Yield which of `rows`, and these rows, good until the next are asked for."""
+        memory = _spare.take(_TILE * self.row_bytes)
+        tile = memory[: _TILE * self.row_bytes].view(self._embeddings.rows.dtype).reshape(_TILE, -1)
         for first in range(0, len(rows), _TILE):
-            some = slice(first, min(first + _TILE, len(rows)))
-            yield some, self._embeddings.take(rows[some])
+            some = rows[first : first + _TILE]
+            yield slice(first, first + len(some)), self._embeddings.take(some, tile[: len(some)])
+        _spare.give_back(memory)
 
 
 class RowSweep:
