@@ -16,7 +16,7 @@ from mcp_server.domain.search import Neighbors
 from mcp_server.errors import ConfigError
 from mcp_server.indexes.base import Index
 from mcp_server.indexes.embeddings import Embeddings
-from mcp_server.indexes.scoring import allowed_rows, best_first, checked_tie_keys, cosines, unit_query
+from mcp_server.indexes.scoring import best_first, checked_mask, checked_tie_keys, cosines, unit_query
 
 if TYPE_CHECKING:
     from mcp_server.indexes.device_rows import DeviceRows
@@ -69,6 +69,7 @@ class DeviceIndex:
         self._plain = plain
         self._embeddings = embeddings
         self._ties = checked_tie_keys(embeddings, tie_keys)
+        self._unusable = int(np.count_nonzero(embeddings.unusable))
         self._plain_up_to = plain_up_to
         self._resident: DeviceRows | None = None
         self._thread = threading.Thread(target=self._fetch, args=(device, upload or _upload), name="device-upload", daemon=True)
@@ -108,11 +109,12 @@ class DeviceIndex:
         resident = self._resident
         if resident is not None:
             unit = unit_query(query, self.width)
-            allowed = allowed_rows(self._embeddings, k, skip)
+            checked_mask(self._embeddings, k, skip)
+            allowed = self.size - int(np.count_nonzero(skip)) - self._unusable  # at the least
             fetched = k + max(_SPARE, k)
-            if np.count_nonzero(allowed) > max(self._plain_up_to, fetched):
+            if allowed > max(self._plain_up_to, fetched):
                 try:
-                    nearest = self._proven(resident, unit, k, fetched, allowed)
+                    nearest = self._proven(resident, unit, k, fetched, skip)
                 except RuntimeError as error:  # what PyTorch raises when the card is full, or gone
                     logger.warning("device.failed error=%s The plain index answers.", " ".join(str(error).split())[:200])
                     nearest = None
@@ -132,16 +134,14 @@ class DeviceIndex:
         """Return the stored vectors of `rows` at unit length; see `ExactIndex.vectors`."""
         return self._plain.vectors(rows)
 
-    def _proven(
-        self, resident: DeviceRows, unit: NDArray[np.float64], k: int, fetched: int, allowed: NDArray[np.bool_]
-    ) -> Neighbors | None:
+    def _proven(self, resident: DeviceRows, unit: NDArray[np.float64], k: int, fetched: int, skip: NDArray[np.bool_]) -> Neighbors | None:
         """Return the answer, None where the device cannot prove it at little cost. More than `fetched` rows must be allowed."""
-        candidates, ceiling = resident.top(unit, fetched, allowed)
+        candidates, ceiling = resident.top(unit, k, fetched, skip)
         best = self._best(candidates, unit, k)
         worst = float(best.scores[-1])
         if worst > ceiling:  # strictly: a row outside that only equals the k-th score may win by its tie key
             return best
-        within = resident.above(unit, worst, allowed, _CANDIDATES)
+        within = resident.above(unit, worst, skip, _CANDIDATES)
         return None if within is None else self._best(within, unit, k)
 
     def _best(self, candidates: NDArray[np.int64], unit: NDArray[np.float64], k: int) -> Neighbors:

@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 
 RESERVE = 0.2
 """Part of the card's memory left to others: the encoder, other collections, other programs."""
-GATHER_BELOW = 0.2
-"""Below this share of allowed rows, gathering them is quicker than reading all: measured on an H100 at 10 million rows."""
+GATHER_BELOW = 0.15
+"""Below this share of allowed rows, gathering them is quicker than reading all: a row takes six times as long then, measured on an H200."""
 _GATHERED_AT_ONCE = 131_072
 _UPLOADED_AT_ONCE = 16_384
 _FLOAT32_ROUNDOFF = 2.0**-24
@@ -51,6 +51,8 @@ class DeviceRows:
         self._device = torch.device(device)
         self._lock = threading.Lock()
         self._rows, self._residual = _uploaded(embeddings, self._device)
+        self._unusable = embeddings.unusable
+        self._stage = torch.empty(embeddings.size, dtype=torch.bool, pin_memory=self._device.type == "cuda").numpy()
         if self._device.type == "cuda":
             # sums split over blocks may otherwise meet in half precision; the process has no other use for that
             torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
@@ -58,40 +60,41 @@ class DeviceRows:
         if not self.sums_in_float32:
             logger.warning("device.sums_not_in_float32 device=%s Rows are scored in float32, which is slower.", self._device)
 
-    def top(self, query: NDArray[np.float64], count: int, allowed: NDArray[np.bool_]) -> tuple[NDArray[np.int64], float]:
-        """Return the `count` allowed rows of highest score, and a number that the cosine of no other allowed row exceeds.
+    def top(self, query: NDArray[np.float64], k: int, count: int, skip: NDArray[np.bool_]) -> tuple[NDArray[np.int64], float]:
+        """Return those of the `count` allowed rows of highest score that may be among the best k, and a number that no cosine of an
+        allowed row of lower score exceeds.
 
         Args:
             query: (D,) of unit length.
+            k: at most `count`.
             count: fewer than there are allowed rows.
-            allowed: (N,) bool; True only for usable rows.
+            skip: (N,) bool; usable rows outside it are allowed.
 
         Raises:
             RuntimeError: the memory of the device is full.
         """
         vector, margin = self._rounded(query)
         with self._lock:
-            scores, rows = self._scored(vector, allowed)
+            scores, rows = self._scored(vector, skip)
             best = torch.topk(scores, count)
-            lowest = float(best.values[-1])
-            found = best.indices.cpu().numpy().astype(np.int64)
-        above = float(np.nextafter(np.float16(lowest), np.float16(np.inf))) if scores.dtype == torch.float16 else lowest
-        return found if rows is None else rows[found], above + margin
+            found = (best.indices if rows is None else rows[best.indices]).cpu().numpy()
+            lowest, highest = _sums(best.values.cpu().numpy())
+        return found[highest + margin >= lowest[k - 1] - margin], float(highest[-1]) + margin
 
-    def above(self, query: NDArray[np.float64], threshold: float, allowed: NDArray[np.bool_], limit: int) -> NDArray[np.int64] | None:
+    def above(self, query: NDArray[np.float64], threshold: float, skip: NDArray[np.bool_], limit: int) -> NDArray[np.int64] | None:
         """Return, in no order, allowed rows among which are all whose cosine is at least `threshold`; None when more than `limit` are.
 
-        Raises what `top` raises.
+        Takes and raises what `top` does.
         """
         vector, margin = self._rounded(query)
         with self._lock:
-            scores, rows = self._scored(vector, allowed)
+            scores, rows = self._scored(vector, skip)
             narrow = np.float16 if scores.dtype == torch.float16 else np.float32
             within = scores >= float(np.nextafter(narrow(threshold - margin), narrow(-np.inf)))  # rounded down: none may be missed
             if int(torch.count_nonzero(within)) > limit:
                 return None
-            found = torch.nonzero(within)[:, 0].cpu().numpy().astype(np.int64)
-        return found if rows is None else rows[found]
+            found = torch.nonzero(within)[:, 0]
+            return (found if rows is None else rows[found]).cpu().numpy()
 
     def _rounded(self, query: NDArray[np.float64]) -> tuple[torch.Tensor, float]:
         """Return the query as the device gets it, and the margin of scores found with it."""
@@ -105,15 +108,14 @@ class DeviceRows:
         row = 1 + self._residual
         return self._residual + missing * row + summing * (1 + missing) * row + 2 * _FLOAT32_ROUNDOFF  # the last: cosines are rounded too
 
-    def _scored(self, vector: torch.Tensor, allowed: NDArray[np.bool_]) -> tuple[torch.Tensor, NDArray[np.int64] | None]:
-        """Return scores, of all rows with -inf where not allowed, or of the rows returned with them."""
-        if np.count_nonzero(allowed) >= GATHER_BELOW * len(allowed):
-            mask = torch.from_numpy(~allowed).to(self._device)
+    def _scored(self, vector: torch.Tensor, skip: NDArray[np.bool_]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return scores, of all rows with -inf where not allowed, or of the rows returned with them. Under the lock."""
+        np.logical_or(skip, self._unusable, out=self._stage)
+        mask = torch.from_numpy(self._stage).to(self._device)
+        if np.count_nonzero(self._stage) <= (1 - GATHER_BELOW) * len(skip):
             return self._products(self._rows, vector).masked_fill_(mask, -torch.inf), None
-        rows = np.flatnonzero(allowed)
-        places = torch.from_numpy(rows).to(self._device)
-        parts = [self._products(self._rows.index_select(0, part), vector) for part in places.split(_GATHERED_AT_ONCE)]
-        return torch.cat(parts), rows
+        rows = torch.nonzero(~mask)[:, 0]
+        return torch.cat([self._products(self._rows.index_select(0, some), vector) for some in rows.split(_GATHERED_AT_ONCE)]), rows
 
     def _products(self, rows: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
         if vector.dtype == torch.float16:
@@ -150,6 +152,14 @@ class DeviceRows:
             if np.any(np.abs(narrow.astype(np.float64) - wide @ vector.astype(np.float64)) > summing + np.spacing(np.abs(narrow))):
                 return False
         return True
+
+
+def _sums(scores: NDArray[np.float16] | NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what the sums, of which `scores` are what is left, were at least and at most."""
+    if scores.dtype == np.float32:
+        return scores.astype(np.float64), scores.astype(np.float64)
+    lower, upper = (np.nextafter(scores, np.float16(end)).astype(np.float64) for end in (-np.inf, np.inf))
+    return lower, upper
 
 
 def has_room(size: int, width: int, device: str) -> bool:

@@ -1,63 +1,142 @@
-"""Exact search on a device against the plain index, on the same synthetic rows and masks, in one process.
+"""The search on a graphics card beside the search without one, on the rows and filters of `synthetic.py`, in turns in one process.
 
-python tests/benchmarks/bench_device.py [--device cuda:0] [--rows 1000000] [--width 1152] [--queries 20]
+python tests/benchmarks/bench_device.py [--device cuda:0] [--rows 1000000] [--n 100] [--rounds 5] [--calls 4] [--data FOLDER]
+
+`unproven` is what one would write with PyTorch: one product in half precision on the card, the mask, topk. It says how fast the card can
+be asked at all; its recall is held against the exact answer. The card's answer must be equal to the plain one, row for row. `numpy
+float32` is the unit of `bench_search.py`. All times are medians in ms; each call begins with a query and a mask in memory of the machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
+from collections import defaultdict
+from pathlib import Path
 from statistics import median
 
 import numpy as np
+import torch
+from contenders import Anchor, Contender, Mask, Query, Rows
+from numpy.typing import NDArray
+from ours import ours
+from synthetic import SHAPES, Synthetic, add_options, synthetic
 
 from mcp_server.indexes.device_index import DeviceIndex
-from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.exact import ExactIndex
 
-SHARES = (1.0, 0.5, 0.2, 0.1, 0.01, 0.001)
-BLOCK = 20_000
+SHARES = (0.0, 0.5, 0.9, 0.99, 0.999)
+REST = 0.05
+"""Seconds between two contenders, so that the threads of the one do not spin into the time of the next."""
+
+
+class Plain:
+    """The index a collection is served by without a card."""
+
+    name = "without"
+
+    def __init__(self, index: ExactIndex) -> None:
+        self._index = index
+
+    def search(self, query: Query, k: int, skip: Mask) -> Rows:
+        """Return the rows found, best first."""
+        return self._index.search(query, k, skip).rows
+
+
+class OnCard:
+    """The index a collection is served by with a card: the same, behind the card."""
+
+    name = "on the card"
+
+    def __init__(self, index: DeviceIndex) -> None:
+        self._index = index
+
+    def search(self, query: Query, k: int, skip: Mask) -> Rows:
+        """Return the rows found, best first."""
+        return self._index.search(query, k, skip).rows
+
+
+class Unproven:
+    """Half-precision scores as they come from the card, nothing scored anew."""
+
+    name = "unproven"
+
+    def __init__(self, rows: NDArray[np.float16], device: str) -> None:
+        self._device = device
+        self._rows = torch.from_numpy(np.array(rows)).to(device)
+
+    def search(self, query: Query, k: int, skip: Mask) -> Rows:
+        """Return the rows found, best first."""
+        scores = torch.mv(self._rows, torch.from_numpy(query.astype(np.float16)).to(self._device))
+        scores.masked_fill_(torch.from_numpy(skip).to(self._device), -torch.inf)
+        return torch.topk(scores, k).indices.cpu().numpy()
+
+    def gigabytes_per_second(self) -> float:
+        """Return how fast the card reads the rows for one product, the best of 20."""
+        if self._rows.device.type != "cuda":
+            return float("nan")
+        vector = self._rows[0].clone()
+        took: list[float] = []
+        for _ in range(20):
+            torch.cuda.synchronize()
+            started = time.perf_counter()
+            torch.mv(self._rows, vector)
+            torch.cuda.synchronize()
+            took.append(time.perf_counter() - started)
+        return self._rows.nbytes / 1e9 / min(took)
+
+
+def table(collection: Synthetic, contenders: list[Contender], options: argparse.Namespace) -> None:
+    """Print medians of each kind of filter; the answers of the last two contenders must be equal."""
+    queries = collection.world.queries(64)
+    random = np.random.default_rng(5)
+    names = [contender.name for contender in contenders]
+    print(f"| filter | skipped | {' | '.join(names)} | times without | recall unproven |")
+    print("|---|---:|" + "---:|" * (len(names) + 2))
+    for shape in SHAPES:
+        for share in SHARES if shape == SHAPES[0] else SHARES[1:]:
+            took, recalls = defaultdict[str, list[float]](list), list[float]()
+            for number in range(options.rounds):
+                chosen = random.integers(0, len(queries), options.calls)
+                turn = [(queries[at], collection.skip(shape, share, queries[at], random)) for at in chosen]
+                answers: dict[str, list[Rows]] = {}
+                for at in range(len(contenders)):
+                    contender = contenders[(at + number) % len(contenders)]
+                    time.sleep(REST)
+                    answers[contender.name] = []
+                    for query, skip in turn:
+                        started = time.perf_counter()
+                        answers[contender.name].append(contender.search(query, options.n, skip))
+                        took[contender.name].append(1000 * (time.perf_counter() - started))
+                for plain, card, guess in zip(*(answers[name] for name in (Plain.name, OnCard.name, Unproven.name)), strict=True):
+                    assert plain.tolist() == card.tolist(), "the card answered something else"
+                    recalls.append(len(np.intersect1d(plain, guess)) / len(plain))
+            figures = " | ".join(f"{median(took[name]):.2f}" for name in names)
+            ratio = median(took[Plain.name]) / median(took[OnCard.name])
+            print(f"| {shape if share else 'none'} | {share:.1%} | {figures} | {ratio:.1f}x | {np.mean(recalls):.3f} |", flush=True)
 
 
 def main() -> None:
-    """Print medians in milliseconds; every answer of the device must equal the plain one."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Copy the rows to the card, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser)
     parser.add_argument("--device", default="cuda:0")
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--width", type=int, default=1152)
-    parser.add_argument("--queries", type=int, default=20)
+    parser.add_argument("--n", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--calls", type=int, default=4, help="calls of one contender in a round")
     options = parser.parse_args()
-    random = np.random.default_rng(0)
-    topics = random.standard_normal((2_000, options.width)).astype(np.float32)
-
-    def drawn(count: int) -> np.ndarray:
-        """Unit vectors around topics, with a common mean."""
-        vectors = 0.7 * topics[0] + topics[random.integers(0, len(topics), count)]
-        vectors += 0.8 * random.standard_normal(vectors.shape, dtype=np.float32)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-    rows = np.empty((options.rows, options.width), np.float16)
-    for start in range(0, len(rows), BLOCK):
-        rows[start : start + BLOCK] = drawn(len(rows[start : start + BLOCK]))
-    embeddings = Embeddings.from_rows(rows)
-    plain = ExactIndex(embeddings)
-    started = time.perf_counter()
-    device = DeviceIndex(plain, embeddings, options.device)
-    device.wait(600)
-    print(f"on {options.device}: {device.is_on_device}, after {time.perf_counter() - started:.1f} s")
-    print(f"{'allowed':>12} {'device ms':>10} {'plain ms':>9} {'times':>6}")
-    for share in SHARES:
-        took: dict[str, list[float]] = {"device": [], "plain": []}
-        for query in drawn(options.queries):
-            skip = random.random(len(rows)) >= share
-            answers = {}
-            for name, index in (("device", device), ("plain", plain)):
-                started = time.perf_counter()
-                answers[name] = index.search(query, 100, skip)
-                took[name].append(1000 * (time.perf_counter() - started))
-            assert answers["device"].rows.tolist() == answers["plain"].rows.tolist()
-        there, here = median(took["device"]), median(took["plain"])
-        print(f"{share * len(rows):>12,.0f} {there:>10.2f} {here:>9.2f} {here / there:>6.1f}")
+    collection = synthetic(options.rows, options.width, options.seed, options.data)
+    with tempfile.TemporaryDirectory() as place:
+        plain = ours(collection.rows, Path(place), heard=collection.world.asked_before())
+        unproven = Unproven(collection.rows, options.device)
+        print(f"a product reads {unproven.gigabytes_per_second():,.0f} GB/s of the rows, waiting for it included")
+        started = time.perf_counter()
+        card = DeviceIndex(plain, plain.embeddings, options.device)
+        card.wait(600)
+        print(f"rows on {options.device}: {card.is_on_device}, after {time.perf_counter() - started:.1f} s\n")
+        anchor = Anchor(collection.rows.astype(np.float32))
+        table(collection, [anchor, unproven, Plain(plain), OnCard(card)], options)
 
 
 if __name__ == "__main__":
