@@ -18,7 +18,7 @@ from mcp_server.indexes.estimates import Estimates
 from mcp_server.indexes.kernels import UNIT_ROUNDOFF
 from mcp_server.indexes.masks import Allowed
 from mcp_server.indexes.picked import Picked, picked
-from mcp_server.indexes.planner import Costs, Thinning, Way, quickest
+from mcp_server.indexes.planner import LEADERS, Costs, Thinning, Way, quickest
 from mcp_server.indexes.scoring import best_first, checked_mask, checked_tie_keys, cosines, cosines_of, unit_query, unit_rows
 from mcp_server.indexes.sweeps import CodeSweep, RowSweep, Scope
 
@@ -26,8 +26,6 @@ logger = logging.getLogger(__name__)
 
 _SCORED_AT_ONCE = 48
 """So many rows are all scored closely: estimating them first would cost more."""
-_LEADERS = 8
-"""Among so many times k rows that projections put first, codes look for the k that are to set the bar."""
 _READ_ONCE = 1_024
 """Up to so many rows of a file are read once, into memory of their own; above, they pass through memory that is used again."""
 _NONE: NDArray[np.float64] = np.empty(0)
@@ -173,9 +171,9 @@ class ExactIndex:
 
     def _quickest(self, coded: _Coded | None, k: int, allowed: int, occupied: int) -> Way:
         if coded is None:
-            return quickest(Costs(), self.size, allowed, occupied, coded=False)
+            return quickest(Costs(), self.size, allowed, occupied, k, coded=False)
         left = coded.thinning.share(allowed, k) if coded.projections is not None else None
-        way = quickest(coded.costs, self.size, allowed, occupied, coded=True, left=left)
+        way = quickest(coded.costs, self.size, allowed, occupied, k, coded=True, left=left)
         if left is not None and way.endswith("codes"):
             coded.thinning.fade(allowed, k)
         return way
@@ -186,7 +184,7 @@ class ExactIndex:
         rough = coded.codes.estimates(query, scope) if projections is None else projections.estimates(projections.query(unit), scope)
         highest = rough.highest(k)
         if projections is not None:
-            highest = coded.codes.gathered(query, rough.highest(_LEADERS * k)).highest(k)
+            highest = coded.codes.gathered(query, rough.highest(LEADERS * k)).highest(k)
         with picked(self.embeddings, highest) as read:
             leaders = read.rows
             scores = cosines_of(read.stored, self.embeddings.norms[leaders], unit)

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 Way = Literal["gather rows", "gather codes", "gather projections", "scan rows", "scan codes", "scan projections"]
 
+LEADERS = 8
+"""Among so many times k rows that projections put first, codes look for the k that are to set the bar."""
 _FADING = 0.99
 
 
@@ -18,8 +20,9 @@ class Costs:
         gather_row, gather_code, gather_projection: for a row picked out.
         scan_row, scan_code, scan_projection: for a row in passing.
         pass_row: for a row of the collection that a scan does not even look at, and for a skipped one.
-        coding: for a call that uses codes, whatever the number of rows: turning the query, looking closely at the contenders.
-        projecting: for one that uses projections, beside that.
+        turning: for a call that uses codes, whatever the number of rows: turning the query.
+        looking: for each row that such a call is asked for: looking closely at what codes leave in the running, beyond what other calls do.
+        projecting: for a call that uses projections, beside that.
     """
 
     gather_row: float = 250.0
@@ -29,8 +32,9 @@ class Costs:
     gather_projection: float = 60.0
     scan_projection: float = 16.0
     pass_row: float = 2.0
-    coding: float = 400_000.0
-    projecting: float = 200_000.0
+    turning: float = 150_000.0
+    looking: float = 2_500.0
+    projecting: float = 100_000.0
 
     @classmethod
     def of(cls, about: dict[str, Any]) -> Costs:
@@ -66,8 +70,8 @@ class Thinning:
         self._shares[(allowed // k).bit_length()] = self.share(allowed, k) * _FADING
 
 
-def quickest(costs: Costs, size: int, allowed: int, occupied: int, *, coded: bool, left: float | None = None) -> Way:
-    """Return the way that costs least for `allowed` of `size` rows, which lie in stretches of `occupied` rows together.
+def quickest(costs: Costs, size: int, allowed: int, occupied: int, k: int, *, coded: bool, left: float | None = None) -> Way:
+    """Return the way that costs least to the best `k` of `allowed` rows out of `size`, which lie in stretches of `occupied` rows together.
 
     Args:
         coded: whether there are codes.
@@ -84,11 +88,12 @@ def quickest(costs: Costs, size: int, allowed: int, occupied: int, *, coded: boo
         "gather rows": picked(costs.gather_row, costs.scan_row),
         "scan rows": occupied * costs.scan_row + passed,
     }
+    coding = costs.turning + k * costs.looking
     if coded:
-        ways["gather codes"] = picked(costs.gather_code, costs.scan_code) + costs.coding
-        ways["scan codes"] = occupied * costs.scan_code + passed + costs.coding
+        ways["gather codes"] = picked(costs.gather_code, costs.scan_code) + coding
+        ways["scan codes"] = occupied * costs.scan_code + passed + coding
     if left is not None:
-        after = allowed * left * costs.gather_code + costs.coding + costs.projecting
+        after = (allowed * left + min(LEADERS * k, allowed)) * costs.gather_code + coding + costs.projecting
         ways["gather projections"] = picked(costs.gather_projection, costs.scan_projection) + after
         ways["scan projections"] = occupied * costs.scan_projection + passed + after
     return min(ways, key=ways.__getitem__)

@@ -13,8 +13,9 @@ from mcp_server.indexes.codes import Codes
 from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.estimates import BLOCK
 from mcp_server.indexes.masks import Allowed, Occupied
+from mcp_server.indexes.picked import picked
 from mcp_server.indexes.planner import Costs
-from mcp_server.indexes.scoring import cosines
+from mcp_server.indexes.scoring import cosines_of
 from mcp_server.indexes.sweeps import CodeSweep, RowSweep
 
 _GATHERED = 16_384
@@ -22,8 +23,9 @@ _EVERY, _STRETCH = 8, 1_024
 _SCANNED = 65_536
 _SCANNED_CODES = 262_144
 _ROUNDS = 5
-_CONTENDERS = 400
-_CLOSELY = 110
+_ASKED = 100
+_CONTENDERS = 1.8
+"""So many rows for each that is asked for codes usually leave in the running; the rows themselves hardly more than are asked for."""
 
 
 def measure_costs(embeddings: Embeddings, codes: Codes) -> Costs:
@@ -59,16 +61,16 @@ def measure_costs(embeddings: Embeddings, codes: Codes) -> Costs:
     shorter = projected.query(unit)
     scan_projection = scanning(lambda begin, first: projected.scanned(shorter, begin, first), _SCANNED_CODES)
 
-    def shortly() -> None:
-        projected.query(unit)
-        coded.gathered(query, spread[:_CLOSELY])
+    contenders = spread[: round(_CONTENDERS * _ASKED)]
+    with picked(embeddings, contenders) as read:
+        norms = embeddings.norms[read.rows]
+        usually = _nanoseconds(lambda: cosines_of(read.stored[:_ASKED], norms[:_ASKED], unit))
 
     def closely() -> None:
-        coded.query(unit)
-        rows.gathered(unit, spread[:_CONTENDERS])
-        cosines(embeddings, spread[:_CLOSELY], unit)
+        with picked(embeddings, contenders) as read:
+            cosines_of(read.stored, norms, unit)
 
-    usual = Costs() if embeddings.file is None else replace(Costs(), gather_row=1_800.0, scan_row=250.0, coding=1_000_000.0)
+    usual = Costs() if embeddings.file is None else replace(Costs(), gather_row=1_800.0, scan_row=250.0, looking=6_000.0)
     return Costs(
         gather_row=_near(usual.gather_row, _nanoseconds(lambda: rows.gathered(unit, spread)) / len(spread)),
         gather_code=_near(usual.gather_code, _nanoseconds(lambda: coded.gathered(query, dense)) / len(dense)),
@@ -77,8 +79,9 @@ def measure_costs(embeddings: Embeddings, codes: Codes) -> Costs:
         gather_projection=_near(usual.gather_projection, _nanoseconds(lambda: projected.gathered(shorter, dense)) / len(dense)),
         scan_projection=_near(usual.scan_projection, scan_projection),
         pass_row=_near(usual.pass_row, max(passing, nothing) / size),
-        coding=_near(usual.coding, _nanoseconds(closely)),
-        projecting=_near(usual.projecting, _nanoseconds(shortly)),
+        turning=_near(usual.turning, _nanoseconds(lambda: coded.query(unit))),
+        looking=_near(usual.looking, (_nanoseconds(closely) - usually) * _CONTENDERS / len(contenders)),
+        projecting=_near(usual.projecting, _nanoseconds(lambda: projected.query(unit))),
     )
 
 
