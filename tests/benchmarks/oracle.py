@@ -62,7 +62,7 @@ class Oracle:
         near = np.flatnonzero(cosines >= least - 1.3e-7 * max(abs(least), 1e-3) - _DOUBT)
         # summed row by row, so that equal rows are equal to the last bit; a product of matrices does not promise that
         wide = np.asarray(self.rows[near]).astype(np.float64)
-        scores = np.einsum("nd,d->n", wide, self.units[query]) / np.sqrt(np.einsum("nd,nd->n", wide, wide))
+        scores = np.vecdot(wide, self.units[query]) / np.sqrt(np.einsum("nd,nd->n", wide, wide))
         rounded = scores.astype(np.float32)
         order = np.lexsort((near, self.ties[near], -rounded))[:k]
         return Answer(near[order], rounded[order])
