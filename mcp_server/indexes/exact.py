@@ -160,7 +160,7 @@ class ExactIndex:
             coded = self._coded
             if coded is not None and coded.heard is not None:
                 coded.heard(unit)
-            way = way or self._quickest(coded, k, allowed.count, allowed.occupied.rows)
+            way = way or self._quickest(coded, k, allowed)
             scope = Scope(skip, allowed, allowed.rows if way.startswith("gather") else None)
             if scope.rows is not None and way == "gather rows" and allowed.count <= _READ_ONCE and self.embeddings.file is not None:
                 with picked(self.embeddings, scope.rows) as read:
@@ -169,13 +169,14 @@ class ExactIndex:
                 return self._best_of(self._rows.estimates(unit, scope), unit, k)
             return self._by_codes(coded, way, unit, k, scope)
 
-    def _quickest(self, coded: _Coded | None, k: int, allowed: int, occupied: int) -> Way:
+    def _quickest(self, coded: _Coded | None, k: int, allowed: Allowed) -> Way:
+        count, occupied, in_runs = allowed.count, allowed.occupied.rows, allowed.are_in_runs
         if coded is None:
-            return quickest(Costs(), self.size, allowed, occupied, k, coded=False)
-        left = coded.thinning.share(allowed, k) if coded.projections is not None else None
-        way = quickest(coded.costs, self.size, allowed, occupied, k, coded=True, left=left)
+            return quickest(Costs(), self.size, count, occupied, k, in_runs=in_runs, coded=False)
+        left = coded.thinning.share(count, k) if coded.projections is not None else None
+        way = quickest(coded.costs, self.size, count, occupied, k, in_runs=in_runs, coded=True, left=left)
         if left is not None and way.endswith("codes"):
-            coded.thinning.fade(allowed, k)
+            coded.thinning.fade(count, k)
         return way
 
     def _by_codes(self, coded: _Coded, way: Way, unit: NDArray[np.float64], k: int, scope: Scope) -> Neighbors:

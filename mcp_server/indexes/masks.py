@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 STRETCH = 1_024
 """A scan passes over so many skipped rows in a row without looking at them."""
+LONG_RUN = 64
+"""From so many rows that follow each other on, looking at them where they lie is quicker than picking them out first."""
 _WORD = 64
 _ALL = np.uint64(2**64 - 1)
 _FEW = 8
-"""Where no more than one row in so many is let through, bytes of skipped rows are passed over,"""
+"""Where no more than one row in so many is let through, rows hardly follow each other, bytes of skipped rows are passed over,"""
 _SPARSE = 64
 """and here words of them first."""
 _LONG = 2**16
@@ -51,6 +53,20 @@ class Allowed:
         """Stretches that have such a row."""
         stretches = np.bitwise_and.reduce(self._words.reshape(-1, STRETCH // _WORD), axis=1) != _ALL
         return Occupied(stretches, min(int(np.count_nonzero(stretches)) * STRETCH, len(self._skip)))
+
+    @cached_property
+    def runs(self) -> int:
+        """Of how many runs of rows that follow each other they consist."""
+        begins = self._words << np.uint64(1)  # by what comes before each row: a skipped one
+        begins[:1] |= np.uint64(1)
+        begins[1:] |= self._words[:-1] >> np.uint64(_WORD - 1)
+        begins &= ~self._words
+        return int(np.bitwise_count(begins).sum(dtype=np.int64))
+
+    @property
+    def are_in_runs(self) -> bool:
+        """Whether most of them follow each other for so long that they are best looked at where they lie."""
+        return self.count * _FEW > self.occupied.rows and self.runs * LONG_RUN < self.count
 
     @cached_property
     def rows(self) -> NDArray[np.int64]:

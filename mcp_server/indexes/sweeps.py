@@ -16,15 +16,13 @@ from mcp_server.indexes.codes import Codes
 from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.estimates import BLOCK, GROUP, SKIPPED, Estimates, peaks_of, room_for
 from mcp_server.indexes.kernels import UNIT_ROUNDOFF, dots, rounding
-from mcp_server.indexes.masks import STRETCH, Allowed, Occupied
+from mcp_server.indexes.masks import LONG_RUN, STRETCH, Allowed, Occupied
 from mcp_server.indexes.picked import Picked
 from mcp_server.indexes.projections import Projections
 from mcp_server.indexes.scoring import cosines
 from mcp_server.indexes.spare import Spare
 
 _TILE = 512
-_LONG_RUN = 64
-"""From so many rows that follow each other on, looking at them where they lie is quicker than picking them out first."""
 _ALONE_BYTES = 2**21
 """Less is picked out by one thread: it is done before another one has begun."""
 _BLOCKS_AT_ONCE = 4
@@ -73,7 +71,7 @@ class Picker:
     def parts(self, rows: NDArray[np.int64]) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Yield which of `rows`, and these rows of the table, good until the next are asked for."""
         ends = np.flatnonzero(np.diff(rows) != 1) + 1
-        if len(ends) * _LONG_RUN < len(rows):  # most follow each other
+        if len(ends) * LONG_RUN < len(rows):  # most follow each other
             for first, stop in pairwise([0, *ends.tolist(), len(rows)]):
                 yield slice(first, stop), self._table[rows[first] : rows[first] + stop - first]
             return

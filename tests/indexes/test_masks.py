@@ -19,6 +19,7 @@ def assert_right(skip: np.ndarray) -> None:
     assert allowed.rows.dtype == np.int64
     expected = [not skip[start : start + 1024].all() for start in range(0, len(skip), 1024)]
     assert allowed.occupied.stretches.tolist() == expected
+    assert allowed.runs == np.count_nonzero(~skip & np.concatenate(([True], skip[:-1]))[: len(skip)])
     assert allowed.occupied.rows == min(sum(expected) * 1024, len(skip))
 
 
@@ -42,3 +43,13 @@ def test_rows_here_and_there_are_found(seed: int, size: int, share: float) -> No
 @pytest.mark.parametrize("step", [-1, 3])
 def test_a_mask_may_be_a_view(step: int) -> None:
     assert_right((np.random.default_rng(1).random(5000) < 0.995)[::step])
+
+
+def test_long_runs_are_told_from_rows_here_and_there() -> None:
+    skip = np.ones(20_000, bool)
+    skip[3_000:3_100] = skip[9_000:11_000] = False
+    assert Allowed(skip).are_in_runs
+    skip[9_000:11_000:40] = True
+    assert not Allowed(skip).are_in_runs
+    assert not Allowed(np.ones(20_000, bool)).are_in_runs
+    assert Allowed(np.zeros(20_000, bool)).are_in_runs

@@ -22,15 +22,21 @@ MILLION = 1_000_000
         (100_000, MILLION, 0.9, "gather codes"),
         (1_000, MILLION, 0.5, "gather rows"),
         (300_000, 300_032, 0.02, "scan projections"),
+        (5_000, 60_000, 0.5, "gather codes"),
     ],
 )
 def test_the_way_that_costs_least_is_taken(allowed: int, occupied: int, left: float | None, expected: Way) -> None:
-    assert quickest(Costs(), MILLION, allowed, occupied, 100, coded=True, left=left) == expected
+    assert quickest(Costs(), MILLION, allowed, occupied, 100, in_runs=False, coded=True, left=left) == expected
+
+
+def test_rows_that_follow_each_other_are_looked_at_where_they_lie() -> None:
+    ways = {runs: quickest(Costs(), MILLION, 300_000, 400_000, 100, in_runs=runs, coded=True, left=0.02) for runs in (False, True)}
+    assert ways == {False: "scan projections", True: "gather projections"}
 
 
 @pytest.mark.parametrize(("allowed", "expected"), [(MILLION, "scan rows"), (1_000, "gather rows")])
 def test_without_codes_the_rows_are_looked_at(allowed: int, expected: Way) -> None:
-    assert quickest(Costs(), MILLION, allowed, MILLION, 100, coded=False) == expected
+    assert quickest(Costs(), MILLION, allowed, MILLION, 100, in_runs=False, coded=False) == expected
 
 
 @given(allowed=st.integers(1, 10**8), k=st.integers(1, 1000), shares=st.lists(st.floats(0, 1), max_size=30))
@@ -52,7 +58,7 @@ def test_what_was_no_use_is_tried_again_after_a_while() -> None:
         thinning.note(MILLION, 100, 1.0)
     ways: list[Way] = []
     for _ in range(300):
-        ways.append(quickest(costs, MILLION, MILLION, MILLION, 100, coded=True, left=thinning.share(MILLION, 100)))
+        ways.append(quickest(costs, MILLION, MILLION, MILLION, 100, in_runs=False, coded=True, left=thinning.share(MILLION, 100)))
         if ways[-1] == "scan projections":
             break
         thinning.fade(MILLION, 100)
