@@ -34,7 +34,8 @@ class SkipSet:
 
 
 def build_skip_set(
-    passing: NDArray[np.bool_],
+    rejected: NDArray[np.bool_],
+    matching: int,
     searchable: int,
     seen_rows: NDArray[np.int64],
     excluded_rows: NDArray[np.int64],
@@ -43,16 +44,16 @@ def build_skip_set(
     """Return the skip set of one search.
 
     Args:
-        passing: (N,) bool, rows that a medium claims, that are usable and that pass the filter.
+        rejected: (N,) bool, all rows but those that a medium claims, that are usable and that pass the filter; becomes the set's mask.
+        matching: how many rows are not in `rejected`.
         searchable: how many rows a medium claims and are usable, whether they pass or not.
         seen_rows: rows shown before, any order, repeats allowed.
         excluded_rows: rows the caller excluded, one by one or by group.
         full_groups: (N,) bool, rows of groups that have been shown often enough.
 
-    None of the arguments is changed.
+    None of the other arguments is changed.
     """
-    skipped = ~passing
-    matching = int(np.count_nonzero(passing))
+    skipped = rejected
     seen = _hide(seen_rows, skipped)
     excluded = _hide(excluded_rows, skipped)
     full = 0

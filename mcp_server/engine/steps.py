@@ -53,7 +53,8 @@ class Walk:
     def _skip_set(self, excluded_before: NDArray[np.int64]) -> SkipSet:
         cap = self._cap(self._shown_rows)
         return build_skip_set(
-            self._selection.mask,
+            self._selection.rejected(),
+            self._selection.count,
             self._collection.catalog.indexed,
             np.concatenate([self._seen.rows, self._shown_rows]),
             np.concatenate([self._excluded.rows, self._examples.rows, excluded_before]),

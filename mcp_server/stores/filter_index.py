@@ -39,6 +39,10 @@ class Selection:
         mask.setflags(write=False)
         return mask
 
+    def rejected(self) -> Mask:
+        """Return a new (N,) bool, True at the rows that have no medium or do not pass."""
+        return mask_of_bits(~self.bits, self.size)
+
 
 class FilterIndex:
     """The fields of a collection and what passes filters on them. Safe to call from several threads.

@@ -78,6 +78,8 @@ def test_rows_between_sparse_positions_never_pass(index: FilterIndex) -> None:
         selection = index.evaluate(parse_filter(raw))
         assert not np.any(selection.mask & ~index.catalog.mapped)
         assert not selection.mask.flags.writeable
+        assert np.array_equal(selection.rejected(), ~selection.mask)
+        assert selection.rejected().flags.writeable
 
 
 @pytest.mark.parametrize(
