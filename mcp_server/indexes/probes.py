@@ -18,6 +18,8 @@ from mcp_server.indexes.planner import Costs
 from mcp_server.indexes.scoring import cosines_of
 from mcp_server.indexes.sweeps import CodeSweep, RowSweep
 
+FORMAT = 2
+"""Counts up when other costs are measured."""
 _GATHERED = 16_384
 _EVERY, _STRETCH = 8, 1_024
 _SCANNED = 65_536

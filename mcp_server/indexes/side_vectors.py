@@ -23,12 +23,12 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 from numpy.typing import NDArray
 
 from mcp_server.indexes import codes as coding
+from mcp_server.indexes import probes
 from mcp_server.indexes.codes import Codes, CodingStoppedError, write_codes
 from mcp_server.indexes.embeddings import Embeddings, checked_count, embeddings_of, load_embeddings, log_oddities, measured, stored_type
 from mcp_server.indexes.exact import ExactIndex
 from mcp_server.indexes.fingerprints import fingerprint_of
 from mcp_server.indexes.planner import Costs
-from mcp_server.indexes.probes import measure_costs
 from mcp_server.indexes.projections import Projections
 from mcp_server.indexes.query_axis import Lesson, key_of, with_axis, write_axis
 from mcp_server.indexes.row_file import AT_MOST, RowFile
@@ -188,11 +188,11 @@ class SideVectors:
 
     def _costs(self, index: ExactIndex, codes: Codes) -> Costs:
         """Return what ways of searching cost on this machine, measured the first time."""
-        key = {**self._codes_key, "machine": platform.machine(), "cpus": os.cpu_count()}
+        key = {**self._codes_key, "costs": probes.FORMAT, "machine": platform.machine(), "cpus": os.cpu_count()}
         found = self._side.read("costs", key)
         if found is not None:
             return Costs.of(found.about)
-        costs = measure_costs(index.embeddings, codes)
+        costs = probes.measure_costs(index.embeddings, codes)
         try:
             with self._side.writing("costs", key) as draft:
                 draft.about |= costs.noted()
