@@ -22,9 +22,10 @@ from mcp_server.indexes.projections import Projections
 from mcp_server.indexes.scoring import cosines
 from mcp_server.indexes.spare import Spare
 
-_TILE = 512
-_ALONE_BYTES = 2**21
-"""Less is picked out by one thread: it is done before another one has begun."""
+_TILE_BYTES = 2**19
+"""Rows are picked out so many bytes at a time: they stay in a core's cache, and the threads seldom wait for the interpreter."""
+_ALONE_BYTES = 2**22
+"""Less is picked out by one thread: it is done before another one would be of use."""
 _BLOCKS_AT_ONCE = 4
 """A scan's values of so many blocks fit into the cache of a core until their maxima are taken."""
 _PIECES = 8
@@ -75,10 +76,11 @@ class Picker:
             for first, stop in pairwise([0, *ends.tolist(), len(rows)]):
                 yield slice(first, stop), self._table[rows[first] : rows[first] + stop - first]
             return
-        memory = _spare.take(_TILE * self.row_bytes)
-        tile = memory[: _TILE * self.row_bytes].view(self._table.dtype).reshape(_TILE, -1)
-        for first in range(0, len(rows), _TILE):
-            some = rows[first : first + _TILE]
+        at_once = _at_once(self.row_bytes)
+        memory = _spare.take(at_once * self.row_bytes)
+        tile = memory[: at_once * self.row_bytes].view(self._table.dtype).reshape(at_once, -1)
+        for first in range(0, len(rows), at_once):
+            some = rows[first : first + at_once]
             # "clip": without it numpy makes a copy first
             yield slice(first, first + len(some)), np.take(self._table, some, axis=0, out=tile[: len(some)], mode="clip")
         _spare.give_back(memory)
@@ -97,10 +99,11 @@ class FilePicker:
 
     def parts(self, rows: NDArray[np.int64]) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Yield which of `rows`, and these rows, good until the next are asked for."""
-        memory = _spare.take(_TILE * self.row_bytes)
-        tile = memory[: _TILE * self.row_bytes].view(self._embeddings.rows.dtype).reshape(_TILE, -1)
-        for first in range(0, len(rows), _TILE):
-            some = rows[first : first + _TILE]
+        at_once = _at_once(self.row_bytes)
+        memory = _spare.take(at_once * self.row_bytes)
+        tile = memory[: at_once * self.row_bytes].view(self._embeddings.rows.dtype).reshape(at_once, -1)
+        for first in range(0, len(rows), at_once):
+            some = rows[first : first + at_once]
             yield slice(first, first + len(some)), self._embeddings.take(some, tile[: len(some)])
         _spare.give_back(memory)
 
@@ -222,10 +225,16 @@ def _upper(query: CodedQuery, values: NDArray[np.float32], rows: NDArray[np.int6
     return Estimates(values, rows, peaks, query.slack, query.factor, query.offset, both_ways=False)
 
 
+def _at_once(row_bytes: int) -> int:
+    """Return how many rows are picked out at a time."""
+    return max(1, _TILE_BYTES // row_bytes)
+
+
 def _gather(queries: tuple[NDArray[Any], ...], picker: Picker | FilePicker, rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
     """Return, for each query, its products with `rows`."""
     sums = [np.empty(len(rows), np.float32) for _ in queries]
-    at_once = _TILE * max(1, len(rows) // (_TILE * _PIECES))
+    tile = _at_once(picker.row_bytes)
+    at_once = tile * max(1, len(rows) // (tile * _PIECES))
     if len(rows) * picker.row_bytes < _ALONE_BYTES:
         at_once = max(1, len(rows))
 
