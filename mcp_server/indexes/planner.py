@@ -9,6 +9,8 @@ Way = Literal["gather rows", "gather codes", "gather projections", "scan rows", 
 
 LEADERS = 8
 """Among so many times k rows that projections put first, codes look for the k that are to set the bar."""
+_REMEMBERED = 8
+"""Searches: projections leave hardly a row of one query and nearly all of the next, so what they are worth is seen in the average."""
 _FADING = 0.99
 
 
@@ -63,7 +65,8 @@ class Thinning:
 
     def note(self, allowed: int, k: int, share: float) -> None:
         """Learn that it was `share`."""
-        self._shares[(allowed // k).bit_length()] = (self.share(allowed, k) + share) / 2
+        known = self.share(allowed, k)
+        self._shares[(allowed // k).bit_length()] = known + (share - known) / _REMEMBERED
 
     def fade(self, allowed: int, k: int) -> None:
         """Expect a little less, where projections were not used: another query may suit them better."""

@@ -47,9 +47,18 @@ def test_a_share_is_always_one_and_comes_near_what_was_seen(allowed: int, k: int
     for share in shares:
         thinning.note(allowed, k, share)
         assert 0 <= thinning.share(allowed, k) <= 1
-    for _ in range(30):
+    for _ in range(150):
         thinning.note(allowed, k, 0.5)
     assert thinning.share(allowed, k) == pytest.approx(0.5)
+
+
+def test_a_query_that_projections_do_not_suit_leaves_the_next_to_them() -> None:
+    thinning, costs = Thinning(), Costs()
+    for _ in range(20):
+        thinning.note(MILLION, 100, 0.03)
+    thinning.note(MILLION, 100, 0.9)
+    left = thinning.share(MILLION, 100)
+    assert quickest(costs, MILLION, MILLION, MILLION, 100, in_runs=True, coded=True, left=left) == "scan projections"
 
 
 def test_what_was_no_use_is_tried_again_after_a_while() -> None:
