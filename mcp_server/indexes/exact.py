@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 _SCORED_AT_ONCE = 48
 """So many rows are all scored closely: estimating them first would cost more."""
 _READ_ONCE = 1_024
-"""Up to so many rows of a file are read once, into memory of their own; above, they pass through memory that is used again."""
+"""Up to so many rows are picked out once, all together; above, they pass by in parts, and those that matter are picked out again."""
 _NONE: NDArray[np.float64] = np.empty(0)
 _PICKED_AT_MOST = 8_192
 """More contenders than that, and than twice as many as asked for, are not held in memory at once."""
@@ -162,7 +162,8 @@ class ExactIndex:
                 coded.heard(unit)
             way = way or self._quickest(coded, k, allowed)
             scope = Scope(skip, allowed, allowed.rows if way.startswith("gather") else None)
-            if scope.rows is not None and way == "gather rows" and allowed.count <= _READ_ONCE and self.embeddings.file is not None:
+            in_place = self.embeddings.file is None and allowed.are_in_runs
+            if scope.rows is not None and way == "gather rows" and allowed.count <= _READ_ONCE and not in_place:
                 with picked(self.embeddings, scope.rows) as read:
                     return self._best(*self._scored(read, unit, k, _NONE), k)
             if coded is None or way in ("gather rows", "scan rows"):
