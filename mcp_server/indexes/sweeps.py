@@ -76,14 +76,8 @@ class Picker:
             for first, stop in pairwise([0, *ends.tolist(), len(rows)]):
                 yield slice(first, stop), self._table[rows[first] : rows[first] + stop - first]
             return
-        at_once = _at_once(self.row_bytes)
-        memory = _spare.take(at_once * self.row_bytes)
-        tile = memory[: at_once * self.row_bytes].view(self._table.dtype).reshape(at_once, -1)
-        for first in range(0, len(rows), at_once):
-            some = rows[first : first + at_once]
-            # "clip": without it numpy makes a copy first
-            yield slice(first, first + len(some)), np.take(self._table, some, axis=0, out=tile[: len(some)], mode="clip")
-        _spare.give_back(memory)
+        # "clip": without it numpy makes a copy first
+        yield from _tiles(self._table, rows, lambda some, out: np.take(self._table, some, axis=0, out=out, mode="clip"))
 
 
 class FilePicker:
@@ -99,13 +93,7 @@ class FilePicker:
 
     def parts(self, rows: NDArray[np.int64]) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Yield which of `rows`, and these rows, good until the next are asked for."""
-        at_once = _at_once(self.row_bytes)
-        memory = _spare.take(at_once * self.row_bytes)
-        tile = memory[: at_once * self.row_bytes].view(self._embeddings.rows.dtype).reshape(at_once, -1)
-        for first in range(0, len(rows), at_once):
-            some = rows[first : first + at_once]
-            yield slice(first, first + len(some)), self._embeddings.take(some, tile[: len(some)])
-        _spare.give_back(memory)
+        yield from _tiles(self._embeddings.rows, rows, self._embeddings.take)
 
 
 class RowSweep:
@@ -228,6 +216,20 @@ def _upper(query: CodedQuery, values: NDArray[np.float32], rows: NDArray[np.int6
 def _at_once(row_bytes: int) -> int:
     """Return how many rows are picked out at a time."""
     return max(1, _TILE_BYTES // row_bytes)
+
+
+def _tiles(
+    table: NDArray[Any], rows: NDArray[np.int64], read: Callable[[NDArray[np.int64], NDArray[Any]], NDArray[Any]]
+) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Yield which of `rows`, and these rows of `table`, which `read` puts into memory that is used again."""
+    row_bytes = table.shape[1] * table.itemsize
+    at_once = _at_once(row_bytes)
+    memory = _spare.take(at_once * row_bytes)
+    tile = memory[: at_once * row_bytes].view(table.dtype).reshape(at_once, -1)
+    for first in range(0, len(rows), at_once):
+        some = rows[first : first + at_once]
+        yield slice(first, first + len(some)), read(some, tile[: len(some)])
+    _spare.give_back(memory)
 
 
 def _gather(queries: tuple[NDArray[Any], ...], picker: Picker | FilePicker, rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
