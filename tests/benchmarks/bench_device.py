@@ -23,33 +23,20 @@ from numpy.typing import NDArray
 from ours import ours
 from synthetic import SHAPES, Synthetic, add_options, synthetic
 
+from mcp_server.indexes.base import Index
 from mcp_server.indexes.device_index import DeviceIndex
-from mcp_server.indexes.exact import ExactIndex
 
 SHARES = (0.0, 0.5, 0.9, 0.99, 0.999)
+PLAIN, CARD = "without", "on the card"
 REST = 0.05
 """Seconds between two contenders, so that the threads of the one do not spin into the time of the next."""
 
 
-class Plain:
-    """The index a collection is served by without a card."""
+class Served:
+    """An index that a collection is served by."""
 
-    name = "without"
-
-    def __init__(self, index: ExactIndex) -> None:
-        self._index = index
-
-    def search(self, query: Query, k: int, skip: Mask) -> Rows:
-        """Return the rows found, best first."""
-        return self._index.search(query, k, skip).rows
-
-
-class OnCard:
-    """The index a collection is served by with a card: the same, behind the card."""
-
-    name = "on the card"
-
-    def __init__(self, index: DeviceIndex) -> None:
+    def __init__(self, name: str, index: Index) -> None:
+        self.name = name
         self._index = index
 
     def search(self, query: Query, k: int, skip: Mask) -> Rows:
@@ -88,7 +75,7 @@ class Unproven:
 
 
 def table(collection: Synthetic, contenders: list[Contender], options: argparse.Namespace) -> None:
-    """Print medians of each kind of filter; the answers of the last two contenders must be equal."""
+    """Print medians of each kind of filter; the answers with and without the card must be equal."""
     queries = collection.world.queries(64)
     random = np.random.default_rng(5)
     names = [contender.name for contender in contenders]
@@ -109,11 +96,11 @@ def table(collection: Synthetic, contenders: list[Contender], options: argparse.
                         started = time.perf_counter()
                         answers[contender.name].append(contender.search(query, options.n, skip))
                         took[contender.name].append(1000 * (time.perf_counter() - started))
-                for plain, card, guess in zip(*(answers[name] for name in (Plain.name, OnCard.name, Unproven.name)), strict=True):
+                for plain, card, guess in zip(*(answers[name] for name in (PLAIN, CARD, Unproven.name)), strict=True):
                     assert plain.tolist() == card.tolist(), "the card answered something else"
                     recalls.append(len(np.intersect1d(plain, guess)) / len(plain))
             figures = " | ".join(f"{median(took[name]):.2f}" for name in names)
-            ratio = median(took[Plain.name]) / median(took[OnCard.name])
+            ratio = median(took[PLAIN]) / median(took[CARD])
             print(f"| {shape if share else 'none'} | {share:.1%} | {figures} | {ratio:.1f}x | {np.mean(recalls):.3f} |", flush=True)
 
 
@@ -136,7 +123,7 @@ def main() -> None:
         card.wait(600)
         print(f"rows on {options.device}: {card.is_on_device}, after {time.perf_counter() - started:.1f} s\n")
         anchor = Anchor(collection.rows.astype(np.float32))
-        table(collection, [anchor, unproven, Plain(plain), OnCard(card)], options)
+        table(collection, [anchor, unproven, Served(PLAIN, plain), Served(CARD, card)], options)
 
 
 if __name__ == "__main__":
