@@ -8,6 +8,7 @@ A vector r ~ scale * code, code in -127..127. For a query p ~ t * k, coded in th
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,11 @@ class CodeTable:
     margin: NDArray[np.float32] = field(repr=False)
     longest: float
     along: NDArray[np.float32] | None = field(default=None, repr=False)
+
+    @property
+    def arrays(self) -> list[NDArray[Any]]:
+        """What a search reads, the largest last."""
+        return [self.scale, self.margin, *([] if self.along is None else [self.along]), self.codes]
 
     def query(
         self, vector: NDArray[np.float64], offset: float, margin_factor: float, slack: float, off: float = 0.0, along_factor: float = 0.0

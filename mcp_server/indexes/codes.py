@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,11 @@ class Codes:
     mean: NDArray[np.float64] = field(repr=False)
     rotation: Rotation = field(repr=False)
     projections: Projections | None
+
+    @property
+    def arrays(self) -> list[NDArray[Any]]:
+        """What a search reads, what it looks at first at the front."""
+        return [*(self.projections.table.arrays if self.projections is not None else []), *self.table.arrays]
 
     def query(self, unit: NDArray[np.float64]) -> CodedQuery:
         """Return `unit`, (D,) float64 of unit length, in the terms of these codes."""

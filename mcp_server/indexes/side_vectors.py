@@ -12,7 +12,7 @@ import os
 import platform
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from mcp_server.indexes.embeddings import Embeddings, checked_count, embeddings_
 from mcp_server.indexes.exact import ExactIndex
 from mcp_server.indexes.fingerprints import fingerprint_of
 from mcp_server.indexes.planner import Costs
+from mcp_server.indexes.prefault import prefault
 from mcp_server.indexes.projections import Projections
 from mcp_server.indexes.query_axis import Lesson, key_of, with_axis, write_axis
 from mcp_server.indexes.row_file import AT_MOST, RowFile
@@ -41,6 +42,7 @@ CODED_FROM = 8_192
 """Fewer rows are scored from the rows themselves as quickly as from codes."""
 _ROOM = 1.1
 _ASK_AGAIN_SECONDS = 1.0
+_PREFAULT_AFTER_SECONDS = 0.5
 
 
 def exact_index(embeddings_file: Path, side: SideFiles | None) -> ExactIndex:
@@ -92,6 +94,8 @@ class SideVectors:
             IndexMismatchError: not one tie key per row.
         """
         index = ExactIndex(embeddings, tie_keys)
+        if self._is_laid_down and embeddings.file is None:  # a larger file is read by position, and little of it stays mapped
+            self._prefault([embeddings.rows])
         if embeddings.size < CODED_FROM or embeddings.unusable.all():
             return index
         if not (self._is_laid_down or self._side.read("rows", self._key)):
@@ -169,6 +173,7 @@ class SideVectors:
                     self._start("axis", partial(self._make_axis, index, codes, projections, costs, direction))
 
             index.adopt(codes, costs, heard)
+        self._prefault(codes.arrays)
         logger.info("codes.ready file=%s rows=%d", self._file, index.size)
         return True
 
@@ -199,6 +204,15 @@ class SideVectors:
         except OSError as error:
             logger.debug("costs.not_written error=%s", error)
         return costs
+
+    def _prefault(self, arrays: Sequence[NDArray[Any]]) -> None:
+        """Map `arrays` in, a little later: a search that waits for the collection to open comes first."""
+
+        def run() -> None:
+            if not self._ended.wait(_PREFAULT_AFTER_SECONDS):
+                prefault(arrays, lambda: not self._ended.is_set())
+
+        threading.Thread(target=run, name="prefault", daemon=True).start()
 
     def _start(self, what: str, work: Callable[[], None]) -> None:
         """Do `work`, which makes `what`, in a thread of its own; whatever keeps it from being done only costs speed."""

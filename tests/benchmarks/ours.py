@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mcp_server.indexes.codes import FORMAT, Codes, write_codes
 from mcp_server.indexes.embeddings import embeddings_of, measured
 from mcp_server.indexes.exact import ExactIndex
+from mcp_server.indexes.prefault import prefault
 from mcp_server.indexes.probes import measure_costs
 from mcp_server.indexes.projections import Projections
 from mcp_server.indexes.query_axis import Lesson, key_of, with_axis, write_axis
@@ -54,6 +55,7 @@ def ours(rows: NDArray[Any], folder: Path, ties: NDArray[np.int64] | None = None
         stored = _made(side, f"axis{len(plain)}", of_axis, lambda draft: write_axis(embeddings, projections, direction, draft))
         codes = replace(codes, projections=with_axis(projections, stored))
     index.adopt(codes, costs)
+    prefault([*([plain] if embeddings.file is None else []), *codes.arrays], lambda: True)
     return index
 
 
