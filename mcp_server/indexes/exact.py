@@ -229,7 +229,7 @@ class ExactIndex:
 
 def _few(k: int) -> int:
     """Return of how many rows it is quicker to score all closely than to find out first which ones need it."""
-    return k + k // 2 + _SCORED_AT_ONCE
+    return 2 * k + _SCORED_AT_ONCE
 
 
 def _refuse_strange(rows: NDArray[np.int64], size: int) -> None:
