@@ -22,6 +22,8 @@ Rows = NDArray[np.float16] | NDArray[np.float32]
 UNIT_TOLERANCE = 1e-3
 """How far from 1 a length may be and still count as unit: float16 rounds each number by up to 2**-11 of itself."""
 _TILE = 4096
+_MEASURED_AT_ONCE = 256
+"""Rows in float64 that stay in the cache of a core until their lengths are known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,9 +132,9 @@ def measured(blocks: Iterable[tuple[int, NDArray[Any]]], dtype: np.dtype[Any]) -
         with np.errstate(over="ignore", invalid="ignore"):  # a float64 too large for float32 becomes infinite, hence unusable
             rows = block.astype(dtype, copy=False)
         norms = np.empty(len(rows), np.float64)
-        for first in range(0, len(rows), _TILE):
-            tile = rows[first : first + _TILE].astype(np.float64)
-            norms[first : first + _TILE] = np.sqrt(np.einsum("ij,ij->i", tile, tile))
+        for first in range(0, len(rows), _MEASURED_AT_ONCE):
+            tile = rows[first : first + _MEASURED_AT_ONCE].astype(np.float64)
+            norms[first : first + _MEASURED_AT_ONCE] = np.sqrt(np.einsum("ij,ij->i", tile, tile))
         yield rows, norms
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from mcp.types import CallToolResult, ContentBlock, ResourceLink, TextContent
@@ -37,9 +38,9 @@ class Answer:
 
     body: Json
 
-    @property
+    @cached_property
     def text(self) -> str:
-        """The body as compact JSON on one line."""
+        """The body as compact JSON on one line; the body must not change afterwards."""
         return compact(self.body)
 
     def result(self) -> CallToolResult:
@@ -47,12 +48,21 @@ class Answer:
 
         Hits that name their resource are linked as well.
         """
-        links: list[ContentBlock] = [
-            ResourceLink(type="resource_link", name=str(hit.get("title") or hit["id"]), uri=hit["resource"], mime_type="image/jpeg")
-            for hit in self.body.get("hits", [])
-            if "resource" in hit
-        ]
-        return CallToolResult(content=[TextContent(type="text", text=self.text), *links], structured_content=self.body)
+        return _result(self.body, self.text)
+
+
+def result_of(text: str) -> CallToolResult:
+    """Return the result of an answer whose `text` is this."""
+    return _result(json.loads(text), text)
+
+
+def _result(body: Json, text: str) -> CallToolResult:
+    links: list[ContentBlock] = [
+        ResourceLink(type="resource_link", name=str(hit.get("title") or hit["id"]), uri=hit["resource"], mime_type="image/jpeg")
+        for hit in body.get("hits", [])
+        if "resource" in hit
+    ]
+    return CallToolResult(content=[TextContent(type="text", text=text), *links], structured_content=body)
 
 
 def compact(body: object) -> str:

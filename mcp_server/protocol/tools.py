@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,7 +14,7 @@ from mcp_server.domain.stopping import stoppable
 from mcp_server.engine.curation import update_session as change_session
 from mcp_server.engine.search import SearchEngine
 from mcp_server.protocol import schemas
-from mcp_server.protocol.answers import Answer, search_answer, session_answer
+from mcp_server.protocol.answers import result_of, search_answer, session_answer
 from mcp_server.protocol.arguments import filter_question, refused_names, search_request, session_change, view_request
 from mcp_server.protocol.failures import told_to_the_model
 from mcp_server.protocol.filter_answers import filter_answer
@@ -74,7 +73,7 @@ def build_tools(engine: SearchEngine) -> list[Tool]:
                 }
             )
             text = engine.answer(request, lambda outcome: search_answer(outcome, request).text, lambda seconds: _say_waiting(ctx, seconds))
-            return Answer(json.loads(text)).result()
+            return result_of(text)
 
     def describe_filters(
         ctx: Context,

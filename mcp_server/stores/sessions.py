@@ -289,8 +289,10 @@ class Sessions:
                 "DELETE FROM shown WHERE seq IN (SELECT seq FROM shown WHERE session = ? ORDER BY seq LIMIT ?)",
                 (session, count - self._most_ids),
             )
-        db.execute("UPDATE pages SET answer = NULL WHERE session = ? AND page = ?", (session, page - MOST_ANSWERS))
-        db.execute("DELETE FROM pages WHERE session = ? AND page <= ?", (session, page - MOST_PAGES))
+        if page > MOST_ANSWERS:
+            db.execute("UPDATE pages SET answer = NULL WHERE session = ? AND page = ?", (session, page - MOST_ANSWERS))
+        if page > MOST_PAGES:
+            db.execute("DELETE FROM pages WHERE session = ? AND page <= ?", (session, page - MOST_PAGES))
 
     def _state(self, db: sqlite3.Connection, session: str) -> SessionState:
         kept: defaultdict[str, list[int]] = defaultdict(list)
