@@ -18,7 +18,7 @@ from mcp_server.indexes.estimates import Estimates
 from mcp_server.indexes.kernels import UNIT_ROUNDOFF
 from mcp_server.indexes.masks import Allowed
 from mcp_server.indexes.picked import Picked, picked
-from mcp_server.indexes.planner import LEADERS, Costs, Thinning, Way, quickest
+from mcp_server.indexes.planner import LEADERS, Costs, Thinning, Way, are_picked_out, quickest
 from mcp_server.indexes.scoring import best_first, checked_mask, checked_tie_keys, cosines, cosines_of, unit_query, unit_rows
 from mcp_server.indexes.sweeps import CodeSweep, RowSweep, Scope
 
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 _SCORED_AT_ONCE = 48
 """So many rows are all scored closely: estimating them first would cost more."""
+_READ_SCORED_AT_ONCE = 128
+"""Likewise of rows that have been read already."""
 _READ_ONCE = 1_024
 """Up to so many rows are picked out once, all together; above, they pass by in parts, and those that matter are picked out again."""
 _NONE: NDArray[np.float64] = np.empty(0)
@@ -171,7 +173,9 @@ class ExactIndex:
             return self._by_codes(coded, way, unit, k, scope)
 
     def _quickest(self, coded: _Coded | None, k: int, allowed: Allowed) -> Way:
-        count, occupied, in_runs = allowed.count, allowed.occupied.rows, allowed.are_in_runs
+        count, occupied, in_runs = allowed.count, self.size, False
+        if coded is None or not are_picked_out(coded.costs, self.size, count, k):
+            occupied, in_runs = allowed.occupied.rows, allowed.are_in_runs
         if coded is None:
             return quickest(Costs(), self.size, count, occupied, k, in_runs=in_runs, coded=False)
         left = coded.thinning.share(count, k) if coded.projections is not None else None
@@ -212,7 +216,7 @@ class ExactIndex:
         self, read: Picked, unit: NDArray[np.float64], k: int, reached: NDArray[np.float64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return those of `read` that may be among the best `k`, and their scores. `reached` is what other rows' cosines are at least."""
-        if len(read.rows) > _few(k - len(reached)):
+        if len(read.rows) > max(_READ_SCORED_AT_ONCE, _few(k - len(reached))):
             found = self._rows.estimates_of(unit, read)
             read = read.only(found.contenders(found.floor(k, reached)))
         return read.rows, cosines_of(read.stored, self.embeddings.norms[read.rows], unit)

@@ -12,6 +12,7 @@ LEADERS = 8
 _REMEMBERED = 8
 """Searches: projections leave hardly a row of one query and nearly all of the next, so what they are worth is seen in the average."""
 _FADING = 0.99
+_BY_FAR = 4
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ class Thinning:
     def fade(self, allowed: int, k: int) -> None:
         """Expect a little less, where projections were not used: another query may suit them better."""
         self._shares[(allowed // k).bit_length()] = self.share(allowed, k) * _FADING
+
+
+def are_picked_out(costs: Costs, size: int, allowed: int, k: int) -> bool:
+    """Tell whether picking out codes is quicker by far than passing over `size` rows: no need to look where the `allowed` rows lie."""
+    return (allowed * costs.gather_code + costs.turning + k * costs.looking) * _BY_FAR < size * costs.pass_row
 
 
 def quickest(costs: Costs, size: int, allowed: int, occupied: int, k: int, *, in_runs: bool, coded: bool, left: float | None = None) -> Way:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_server.indexes.planner import Costs, Thinning, Way, quickest
+from mcp_server.indexes.planner import Costs, Thinning, Way, are_picked_out, quickest
 
 MILLION = 1_000_000
 
@@ -37,6 +37,27 @@ def test_rows_that_follow_each_other_are_looked_at_where_they_lie() -> None:
 @pytest.mark.parametrize(("allowed", "expected"), [(MILLION, "scan rows"), (1_000, "gather rows")])
 def test_without_codes_the_rows_are_looked_at(allowed: int, expected: Way) -> None:
     assert quickest(Costs(), MILLION, allowed, MILLION, 100, in_runs=False, coded=False) == expected
+
+
+@given(
+    allowed=st.integers(1, 20_000),
+    k=st.integers(1, 100),
+    stretches=st.integers(1, 1000),
+    in_runs=st.booleans(),
+    left=st.none() | st.floats(0, 1),
+)
+def test_where_rows_are_picked_out_no_scan_would_be_quicker_wherever_they_lie(
+    allowed: int, k: int, stretches: int, in_runs: bool, left: float | None
+) -> None:
+    occupied = min(MILLION, max(allowed, 1024 * stretches))
+    if are_picked_out(Costs(), MILLION, allowed, min(k, allowed)):
+        way = quickest(Costs(), MILLION, allowed, occupied, min(k, allowed), in_runs=in_runs, coded=True, left=left)
+        assert way.startswith("gather")
+
+
+def test_a_few_of_a_million_are_picked_out_and_a_tenth_is_not() -> None:
+    assert are_picked_out(Costs(), MILLION, 1_000, 10)
+    assert not are_picked_out(Costs(), MILLION, 100_000, 10)
 
 
 @given(allowed=st.integers(1, 10**8), k=st.integers(1, 1000), shares=st.lists(st.floats(0, 1), max_size=30))
