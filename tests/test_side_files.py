@@ -6,10 +6,13 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mcp_server.side_files import SideFiles
 
@@ -167,14 +170,33 @@ def test_what_killed_writers_left_is_swept(tmp_path: Path) -> None:
     assert files.read("rows", {"key": 1}) is not None
 
 
-def test_a_disk_that_is_full_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@given(widths=st.integers(1, 3000), blocks=st.lists(st.integers(0, 700), max_size=12), dtype=st.sampled_from(["f2", "f4", "i1"]))
+def test_blocks_of_any_size_make_one_array_written_in_large_pieces(widths: int, blocks: list[int], dtype: str) -> None:
+    random = np.random.default_rng(widths)
+    rows = random.integers(-100, 100, (sum(blocks), widths)).astype(dtype)
+    sizes: list[int] = []
+    with TemporaryDirectory() as folder:
+        files = SideFiles(Path(folder))
+        with files.writing("rows", {"key": 1}) as draft:
+            stream = draft.stream("large", rows.shape, dtype)
+            write_down, stream._file.write = stream._file.write, lambda data: (sizes.append(len(data)), write_down(data))[1]  # pyright: ignore
+            for start, block in zip(np.cumsum([0, *blocks]), blocks, strict=False):
+                stream.append(rows[start : start + block])
+        found = files.read("rows", {"key": 1})
+        assert found is not None
+        assert np.array_equal(found.arrays["large"], rows)
+    assert all(size == 2 * 2**20 for size in sizes[:-1])
+
+
+@pytest.mark.parametrize("rows", [1, 20_000])
+def test_a_disk_that_is_full_is_left_as_it_was(rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = SideFiles(tmp_path)
 
     def fill() -> None:
         with files.writing("rows", {"key": 1}) as draft:
-            stream = draft.stream("large", (2, 40), np.float32)
+            stream = draft.stream("large", (rows, 40), np.float32)
             monkeypatch.setattr(stream, "_file", FullDisk(stream._file))  # pyright: ignore[reportPrivateUsage]
-            stream.append(np.zeros((1, 40)))
+            stream.append(np.zeros((rows, 40)))
 
     class FullDisk:
         def __init__(self, file: BinaryIO) -> None:
