@@ -38,7 +38,7 @@ _READ_WHOLE = 4096
 _LEFT_SECONDS = 24 * 3600
 _WRITTEN_AT_ONCE = 2 * 2**20
 """A large array is written in whole pieces of so many bytes: a Linux whose file system has large folios keeps it in huge pages then. They
-are mapped in a tenth of the time, and out of them rows here and there are picked in three quarters of it."""
+are mapped in a tenth of the time, and some thousand rows here and there are picked out of them in three quarters of it."""
 
 Arrays = dict[str, NDArray[Any]]
 Place = list[Any]
@@ -86,7 +86,6 @@ class Stream:
         try:
             self._file.write(self._waiting[: self._filled])
         finally:
-            self._filled = 0
             self._file.close()
         if self._left:
             raise ValueError(f"{self._left} rows are missing.")

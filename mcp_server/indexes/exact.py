@@ -173,11 +173,12 @@ class ExactIndex:
             return self._by_codes(coded, way, unit, k, scope)
 
     def _quickest(self, coded: _Coded | None, k: int, allowed: Allowed) -> Way:
-        count, occupied, in_runs = allowed.count, self.size, False
-        if coded is None or not are_picked_out(coded.costs, self.size, count, k):
-            occupied, in_runs = allowed.occupied.rows, allowed.are_in_runs
+        count = allowed.count
         if coded is None:
-            return quickest(Costs(), self.size, count, occupied, k, in_runs=in_runs, coded=False)
+            return quickest(Costs(), self.size, count, allowed.occupied.rows, k, in_runs=allowed.are_in_runs, coded=False)
+        occupied, in_runs = self.size, False
+        if not are_picked_out(coded.costs, self.size, count, k):
+            occupied, in_runs = allowed.occupied.rows, allowed.are_in_runs
         left = coded.thinning.share(count, k) if coded.projections is not None else None
         way = quickest(coded.costs, self.size, count, occupied, k, in_runs=in_runs, coded=True, left=left)
         if left is not None and way.endswith("codes"):

@@ -44,6 +44,10 @@ class Costs:
         """Return the costs noted in `about`, defaults for those that are not there."""
         return cls(**{name: float(about[name]) for name in asdict(cls()) if isinstance(about.get(name), int | float)})
 
+    def coding(self, k: int) -> float:
+        """Return what a call for `k` rows costs for using codes, whatever the number of rows."""
+        return self.turning + k * self.looking
+
     def noted(self) -> dict[str, float]:
         """Return what `of` reads."""
         return asdict(self)
@@ -76,7 +80,7 @@ class Thinning:
 
 def are_picked_out(costs: Costs, size: int, allowed: int, k: int) -> bool:
     """Tell whether picking out codes is quicker by far than passing over `size` rows: no need to look where the `allowed` rows lie."""
-    return (allowed * costs.gather_code + costs.turning + k * costs.looking) * _BY_FAR < size * costs.pass_row
+    return (allowed * costs.gather_code + costs.coding(k)) * _BY_FAR < size * costs.pass_row
 
 
 def quickest(costs: Costs, size: int, allowed: int, occupied: int, k: int, *, in_runs: bool, coded: bool, left: float | None = None) -> Way:
@@ -96,7 +100,7 @@ def quickest(costs: Costs, size: int, allowed: int, occupied: int, k: int, *, in
         "gather rows": picked(costs.gather_row, costs.scan_row),
         "scan rows": occupied * costs.scan_row + passed,
     }
-    coding = costs.turning + k * costs.looking
+    coding = costs.coding(k)
     if coded:
         ways["gather codes"] = picked(costs.gather_code, costs.scan_code) + coding
         ways["scan codes"] = occupied * costs.scan_code + passed + coding

@@ -163,7 +163,7 @@ class SideVectors:
         costs = self._costs(index, codes)
         projections = codes.projections
         if projections is None:
-            index.adopt(codes, costs)
+            self._use(index, codes, costs)
         elif not self._adopted_axis(index, codes, projections, costs):
             lesson = Lesson(projections)
 
@@ -172,8 +172,7 @@ class SideVectors:
                 if direction is not None:
                     self._start("axis", partial(self._make_axis, index, codes, projections, costs, direction))
 
-            index.adopt(codes, costs, heard)
-        self._prefault(codes.arrays)
+            self._use(index, codes, costs, heard)
         logger.info("codes.ready file=%s rows=%d", self._file, index.size)
         return True
 
@@ -181,8 +180,12 @@ class SideVectors:
         found = self._side.read("axis", self._axis_key(projections))
         if found is None:
             return False
-        index.adopt(replace(codes, projections=with_axis(projections, found)), costs)
+        self._use(index, replace(codes, projections=with_axis(projections, found)), costs)
         return True
+
+    def _use(self, index: ExactIndex, codes: Codes, costs: Costs, heard: Callable[[NDArray[np.float64]], None] | None = None) -> None:
+        index.adopt(codes, costs, heard)
+        self._prefault(codes.arrays)
 
     @property
     def _codes_key(self) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class RowMap:
 
     def lookup(self, media: Ints) -> Ints:
         """Return the row of each media id, -1 for those without one."""
-        if not len(self.media):
+        if not (len(self.media) and len(media)):
             return np.full(len(media), -1, dtype=np.int64)
         at = np.minimum(np.searchsorted(self.media, media), len(self.media) - 1)
         return np.where(self.media[at] == media, self.media_rows[at], -1)
@@ -88,8 +88,6 @@ class RowMap:
     def rows_of(self, ids: Iterable[int]) -> Found:
         """Return the rows of `ids` in the order given; an id given twice counts once."""
         wanted, too_large = distinct_ids(ids)
-        if not len(wanted):
-            return Found(wanted, too_large)
         rows = self.lookup(wanted)
         return Found(rows[rows >= 0], int(np.count_nonzero(rows < 0)) + too_large)
 

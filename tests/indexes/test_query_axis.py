@@ -188,6 +188,23 @@ def test_an_index_learns_from_its_searches_once_and_keeps_what_it_learnt(file: P
     assert {path: path.stat().st_mtime_ns for path in side.rglob("*.npy")} == written
 
 
+def test_pages_are_mapped_in_of_what_is_searched_with_the_axis_too(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mapped: list[NDArray] = []
+    monkeypatch.setattr(SideVectors, "_prefault", lambda _, arrays: mapped.extend(arrays))
+    index, vectors = opened(file, tmp_path / "side")
+    ask_all(index, texts(1, QUERIES + 5))
+    vectors.complete()
+    again, _ = opened(file, tmp_path / "side")
+    for one in (index, again):
+        coded = one._coded  # pyright: ignore[reportPrivateUsage]
+        assert coded is not None
+        assert coded.projections is not None
+        table = coded.projections._table  # pyright: ignore[reportPrivateUsage]
+        assert table.along is not None
+        for used in (table.along, table.margin, table.codes):
+            assert any(array is used for array in mapped)
+
+
 def test_an_axis_of_other_axes_is_not_taken(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     side = tmp_path / "side"
     index, vectors = opened(file, side)
