@@ -54,17 +54,18 @@ def compose(texts: Sequence[tuple[Floats, float]], like: Floats, unlike: Floats,
     Raises:
         BadArgumentError: what is asked cancels out.
     """
+    wanted = [(vector, weight) for vector, weight in texts if weight > 0]
+    if len(texts) + len(like) == 1 and len(wanted) == len(texts) and not len(unlike):
+        alone = texts[0][0] if texts else like[0]
+        return QueryVector(alone, alone if texts else None, None if texts else alone)
     words = _unit(_summed([vector for vector, _ in texts], [weight for _, weight in texts])) if texts else None
     liked = _unit(_summed(list(like), [1.0] * len(like))) if len(like) else None
     unliked = _unit(_summed(list(unlike), [1.0] * len(unlike))) if len(unlike) else None
     parts = [(part, factor) for part, factor in ((words, 1.0), (liked, 1.0), (unliked, -UNLIKE)) if part is not None]
-    if len(parts) == 1 and len(texts) <= 1 and len(like) <= 1:
-        query = texts[0][0] if texts and texts[0][1] > 0 else like[0] if len(like) else _narrow(parts[0][0])
-    elif len(parts) == 1:
+    if len(parts) == 1:
         query = _narrow(parts[0][0])
     else:
         query = _narrow(_unit(_summed([part for part, _ in parts], [factor / _spread(part, sample) for part, factor in parts])))
-    wanted = [(vector, weight) for vector, weight in texts if weight > 0]
     if len(parts) == 1 and len(wanted) == len(texts):
         return QueryVector(query, query if texts else None, None if texts else query)
     text = _narrow(_unit(_summed([vector for vector, _ in wanted], [weight for _, weight in wanted]))) if wanted else None

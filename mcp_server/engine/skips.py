@@ -74,6 +74,8 @@ def build_skip_set(
 
 def _hide(rows: NDArray[np.int64], skipped: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Mark those of `rows` that were not `skipped` before, and return them, each once."""
+    if not len(rows):
+        return rows
     fresh = rows[~skipped[rows]]
     if len(fresh) > len(skipped) // _FEW:
         marked = np.zeros(len(skipped), dtype=np.bool_)

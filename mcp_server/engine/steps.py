@@ -138,9 +138,9 @@ class Walk:
     def _best_hidden(self, skip: SkipSet, question: Question | None) -> float | None:
         if question is None or not (skip.seen + skip.excluded):
             return None
-        rows, examples = skip.hidden, self._examples.rows
-        if len(examples):
-            rows = rows[~np.isin(rows, examples)]  # an example is the best match of itself
+        rows = skip.hidden
+        for example in self._examples.rows.tolist():
+            rows = rows[rows != example]  # an example is the best match of itself
         return self._collection.index.best_score(question.vector.vector, rows) if len(rows) else None
 
     def _warnings(self, skip: SkipSet, question: Question | None) -> Iterable[str]:

@@ -61,6 +61,7 @@ class Database:
         if not path.is_file():
             raise CatalogError(f"There is no catalog file {path}. Check DatabaseFile in the configuration.")
         self.path = path.resolve()
+        self._wal = Path(f"{self.path}-wal")
         try:
             # never opened and closed again beside a read: closing any handle of a file drops all locks this process has on it
             self._file = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -94,7 +95,7 @@ class Database:
     def version_there(self) -> Version | None:
         """Return what tells the file now at the path, and its content as far as size and time tell, from any other; None without one."""
         now = _stat(self.path)
-        wal = _stat(Path(f"{self.path}-wal"))
+        wal = _stat(self._wal)
         written = (wal.st_mtime_ns, wal.st_size) if wal is not None else ()
         return None if now is None else (*_identity(now), now.st_mtime_ns, now.st_size, *written)
 
@@ -203,7 +204,7 @@ class Database:
         """Keep the connection for the next read, or close it."""
         with self._turn:
             # while a writer has a WAL open, an idle connection would keep it from removing its -wal and -shm files when it closes
-            kept = sound and not self._closed and (lent.snapshot is not None or not Path(f"{self.path}-wal").exists())
+            kept = sound and not self._closed and (lent.snapshot is not None or _stat(self._wal) is None)
             if kept:
                 self._idle.append(lent)
         if not kept:
@@ -227,12 +228,12 @@ class Database:
             os.lseek(self._file, _MODE_AT, os.SEEK_SET)
             mode = os.read(self._file, 2)
         version = self._version_now()
-        return version if mode == _WAL_MODE and (self.is_replaced or not Path(f"{self.path}-wal").exists()) else None
+        return version if mode == _WAL_MODE and (self.is_replaced or _stat(self._wal) is None) else None
 
     def _version_now(self) -> Version:
         """Return what changes when the held file is written to: its time and size, and those of its WAL unless that is empty."""
         held = os.fstat(self._file)
-        wal = None if self.is_replaced else _stat(Path(f"{self.path}-wal"))  # the one beside another file is that file's
+        wal = None if self.is_replaced else _stat(self._wal)  # the one beside another file is that file's
         written = (wal.st_mtime_ns, wal.st_size) if wal is not None and wal.st_size else ()
         return held.st_mtime_ns, held.st_size, *written
 

@@ -282,12 +282,16 @@ class Sessions:
             )
 
     def _forget_oldest(self, db: sqlite3.Connection, session: str, page: int) -> None:
-        (count,) = db.execute("SELECT COUNT(*) FROM shown WHERE session = ?", (session,)).fetchone()
+        version = self._file.version(db)
+        count = self._shown.most(version, session)
+        if count is None or count > self._most_ids:
+            (count,) = db.execute("SELECT COUNT(*) FROM shown WHERE session = ?", (session,)).fetchone()
+            self._shown.keep_count(version, session, count)
         if count > self._most_ids:
             self._shown.forget(session)
             db.execute(
                 "DELETE FROM shown WHERE seq IN (SELECT seq FROM shown WHERE session = ? ORDER BY seq LIMIT ?)",
-                (session, count - self._most_ids),
+                (session, count - self._most_ids + self._most_ids // 100),  # some at once: to find the oldest, all are looked at
             )
         if page > MOST_ANSWERS:
             db.execute("UPDATE pages SET answer = NULL WHERE session = ? AND page = ?", (session, page - MOST_ANSWERS))

@@ -461,3 +461,18 @@ def test_what_was_shown_is_remembered_as_the_file_has_it(tmp_path: Path) -> None
         sessions.update(SessionChange(session, forget_seen=True))
         assert seen() == []
         assert sorted(sessions.shown(fork, "demo").tolist()) == before
+
+
+def test_a_session_at_its_limit_forgets_some_of_the_oldest_at_once(tmp_path: Path) -> None:
+    with closing(Sessions(tmp_path / "s.db", most_ids=300)) as sessions:
+        session, held = None, []
+        for page in range(50):
+            shown = ids(*range(10 * page, 10 * page + 10))
+            session = remember(sessions, session, "demo", "q", shown, "skip")
+            assert session
+            held.append(sessions.shown(session, "demo").tolist())
+    assert held[29] == list(range(300))
+    assert max(map(len, held)) == 300, "never more, counted or not"
+    for page, there in enumerate(held):
+        assert there == list(range(10 * page + 10 - len(there), 10 * page + 10)), "the newest, in order"
+        assert len(there) >= min(10 * page + 10, 297)
