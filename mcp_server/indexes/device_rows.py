@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +23,20 @@ _UPLOADED_AT_ONCE = 16_384
 _FLOAT32_ROUNDOFF = 2.0**-24
 _DEVICE_ROUNDOFF = 2.0**-22
 _SAMPLE = 2_048
+
+
+class Candidates(NamedTuple):
+    """Rows that may be among the best.
+
+    Attributes:
+        positions: (C,) int64, in the order of their scores on the device.
+        rows: (C, D) float16 as they are stored, None where the device has something else.
+        ceiling: no cosine of an allowed row that the device scores lower exceeds it.
+    """
+
+    positions: NDArray[np.int64]
+    rows: NDArray[np.float16] | None
+    ceiling: float
 
 
 class DeviceRows:
@@ -50,7 +65,8 @@ class DeviceRows:
         """
         self._device = torch.device(device)
         self._lock = threading.Lock()
-        self._rows, self._residual = _uploaded(embeddings, self._device)
+        self._as_stored = embeddings.normalised and embeddings.rows.dtype == np.float16
+        self._rows, self._residual = _uploaded(embeddings, self._device, self._as_stored)
         self._unusable = embeddings.unusable
         self._stage = torch.empty(embeddings.size, dtype=torch.bool, pin_memory=self._device.type == "cuda").numpy()
         if self._device.type == "cuda":
@@ -60,41 +76,55 @@ class DeviceRows:
         if not self.sums_in_float32:
             logger.warning("device.sums_not_in_float32 device=%s Rows are scored in float32, which is slower.", self._device)
 
-    def top(self, query: NDArray[np.float64], k: int, count: int, skip: NDArray[np.bool_]) -> tuple[NDArray[np.int64], float]:
-        """Return those of the `count` allowed rows of highest score that may be among the best k, and a number that no cosine of an
-        allowed row of lower score exceeds.
+    def top(self, query: NDArray[np.float64], k: int, count: int, skip: NDArray[np.bool_], allowed: int) -> Candidates:
+        """Return those of the `count` allowed rows of highest score that may be among the best k.
 
         Args:
             query: (D,) of unit length.
             k: at most `count`.
             count: fewer than there are allowed rows.
             skip: (N,) bool; usable rows outside it are allowed.
+            allowed: how many these are, at the least.
 
         Raises:
             RuntimeError: the memory of the device is full.
         """
         vector, margin = self._rounded(query)
         with self._lock:
-            scores, rows = self._scored(vector, skip)
+            scores, rows = self._scored(vector, skip, allowed)
             best = torch.topk(scores, count)
-            found = (best.indices if rows is None else rows[best.indices]).cpu().numpy()
-            lowest, highest = _sums(best.values.cpu().numpy())
-        return found[highest + margin >= lowest[k - 1] - margin], float(highest[-1]) + margin
+            found = best.indices if rows is None else rows[best.indices]
+            values, positions, *stored = self._landed(best.values, found, *([self._rows[found]] if self._as_stored else []))
+        lowest, highest = _sums(values)
+        may = highest + margin >= lowest[k - 1] - margin
+        return Candidates(positions[may], stored[0][may] if stored else None, float(highest[-1]) + margin)
 
-    def above(self, query: NDArray[np.float64], threshold: float, skip: NDArray[np.bool_], limit: int) -> NDArray[np.int64] | None:
+    def above(
+        self, query: NDArray[np.float64], threshold: float, skip: NDArray[np.bool_], allowed: int, limit: int
+    ) -> NDArray[np.int64] | None:
         """Return, in no order, allowed rows among which are all whose cosine is at least `threshold`; None when more than `limit` are.
 
         Takes and raises what `top` does.
         """
         vector, margin = self._rounded(query)
         with self._lock:
-            scores, rows = self._scored(vector, skip)
+            scores, rows = self._scored(vector, skip, allowed)
             narrow = np.float16 if scores.dtype == torch.float16 else np.float32
             within = scores >= float(np.nextafter(narrow(threshold - margin), narrow(-np.inf)))  # rounded down: none may be missed
             if int(torch.count_nonzero(within)) > limit:
                 return None
             found = torch.nonzero(within)[:, 0]
-            return (found if rows is None else rows[found]).cpu().numpy()
+            return self._landed(found if rows is None else rows[found])[0]
+
+    def _landed(self, *found: torch.Tensor) -> list[NDArray[Any]]:
+        """Return what was found, in memory of the machine: one wait for all of it."""
+        if self._device.type != "cuda":
+            return [one.cpu().numpy() for one in found]
+        landed = [torch.empty(one.shape, dtype=one.dtype, pin_memory=True) for one in found]
+        for here, there in zip(landed, found, strict=True):
+            here.copy_(there, non_blocking=True)
+        torch.cuda.current_stream(self._device).synchronize()
+        return [here.numpy() for here in landed]
 
     def _rounded(self, query: NDArray[np.float64]) -> tuple[torch.Tensor, float]:
         """Return the query as the device gets it, and the margin of scores found with it."""
@@ -108,12 +138,13 @@ class DeviceRows:
         row = 1 + self._residual
         return self._residual + missing * row + summing * (1 + missing) * row + 2 * _FLOAT32_ROUNDOFF  # the last: cosines are rounded too
 
-    def _scored(self, vector: torch.Tensor, skip: NDArray[np.bool_]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _scored(self, vector: torch.Tensor, skip: NDArray[np.bool_], allowed: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return scores, of all rows with -inf where not allowed, or of the rows returned with them. Under the lock."""
+        scores = self._products(self._rows, vector) if allowed >= GATHER_BELOW * len(skip) else None  # goes on while the mask is made
         np.logical_or(skip, self._unusable, out=self._stage)
-        mask = torch.from_numpy(self._stage).to(self._device)
-        if np.count_nonzero(self._stage) <= (1 - GATHER_BELOW) * len(skip):
-            return self._products(self._rows, vector).masked_fill_(mask, -torch.inf), None
+        mask = torch.from_numpy(self._stage).to(self._device, non_blocking=True)
+        if scores is not None:
+            return scores.masked_fill_(mask, -torch.inf), None
         rows = torch.nonzero(~mask)[:, 0]
         return torch.cat([self._products(self._rows.index_select(0, some), vector) for some in rows.split(_GATHERED_AT_ONCE)]), rows
 
@@ -175,12 +206,12 @@ def has_room(size: int, width: int, device: str) -> bool:
     return 2 * size * width + 16 * size + 4 * width * _GATHERED_AT_ONCE <= free - RESERVE * total
 
 
-def _uploaded(embeddings: Embeddings, device: torch.device) -> tuple[torch.Tensor, float]:
-    """Return the rows on `device`, unusable ones as zeros, and how far the farthest usable one is from its unit vector."""
+def _uploaded(embeddings: Embeddings, device: torch.device, as_stored: bool) -> tuple[torch.Tensor, float]:
+    """Return the rows on `device`, as they are stored or at unit length, unusable ones as zeros, and how far the farthest usable one is
+    from its unit vector."""
     size, width = embeddings.rows.shape
     on_device = torch.zeros((size, width), dtype=torch.float16, device=device)
     stage = torch.empty((min(size, _UPLOADED_AT_ONCE), width), dtype=torch.float16, pin_memory=device.type == "cuda")
-    as_stored = embeddings.normalised and embeddings.rows.dtype == np.float16
     lengths = embeddings.norms[~embeddings.unusable].astype(np.float64)
     # a stored row and its unit vector differ by how far its length, kept in float32, is from 1
     residual = float(np.abs(lengths - 1).max(initial=0)) + 2 * _FLOAT32_ROUNDOFF if as_stored else 0.0

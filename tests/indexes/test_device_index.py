@@ -14,7 +14,7 @@ from mcp_server.domain.search import Neighbors
 from mcp_server.errors import ConfigError, IndexMismatchError
 from mcp_server.indexes.base import Index
 from mcp_server.indexes.device_index import DeviceIndex, device_index
-from mcp_server.indexes.device_rows import DeviceRows
+from mcp_server.indexes.device_rows import Candidates, DeviceRows
 from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.exact import ExactIndex
 from tests.contracts.index_contract import IndexContract, assert_exact, assert_same, clustered, shuffled_ties, unit, with_flaws
@@ -154,8 +154,8 @@ def test_few_allowed_rows_never_travel(rows: NDArray) -> None:
     index = DeviceIndex(Deaf(embeddings), embeddings, "cpu", upload=DeviceRows)
     index.wait(120)
     with pytest.raises(AssertionError, match="should have answered"):
-        index.search(clustered(16, 1, WIDTH)[0], 5, np.arange(SIZE) >= 2000)
-    assert len(index.search(clustered(16, 1, WIDTH)[0], 5, np.arange(SIZE) >= 2100).rows) == 5
+        index.search(clustered(16, 1, WIDTH)[0], 5, np.arange(SIZE) >= 800)
+    assert len(index.search(clustered(16, 1, WIDTH)[0], 5, np.arange(SIZE) >= 900).rows) == 5
 
 
 @pytest.mark.parametrize("why", ["no room", "no device", "failed", "refused", "unknown"])
@@ -181,7 +181,7 @@ def test_without_the_device_the_plain_index_answers(rows: NDArray, why: str, cap
 
 def test_a_device_that_fails_during_a_search_is_replaced_for_that_search(rows: NDArray, caplog: pytest.LogCaptureFixture) -> None:
     class Failing(DeviceRows):
-        def top(self, query: NDArray[np.float64], k: int, count: int, skip: NDArray[np.bool_]) -> tuple[NDArray[np.int64], float]:
+        def top(self, query: NDArray[np.float64], k: int, count: int, skip: NDArray[np.bool_], allowed: int) -> Candidates:
             raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
 
     embeddings = Embeddings.from_rows(rows)
@@ -204,21 +204,26 @@ def test_no_cosine_is_farther_from_the_bound_than_it_says(device: str, width: in
         cosines = wide @ query
         for share in (1.0, 0.1):
             allowed = np.arange(3000) < 3000 * share
-            found, ceiling = resident.top(query, 50, 50, ~allowed)
+            count = np.count_nonzero(allowed)
+            found, stored, ceiling = resident.top(query, 50, 50, ~allowed, count)
+            assert stored is not None
+            assert np.array_equal(stored, rows[found])
             rest = allowed.copy()
             rest[found] = False
             assert cosines[rest].max() <= ceiling <= np.sort(cosines[found])[0] + 3e-3
-            candidates, same = resident.top(query, 5, 50, ~allowed)
+            candidates, stored, same = resident.top(query, 5, 50, ~allowed, count)
+            assert stored is not None
+            assert np.array_equal(stored, rows[candidates])
             assert same == ceiling
             assert set(candidates.tolist()) <= set(found.tolist())
             assert 5 <= len(candidates) < 50
             dropped = sorted(set(found.tolist()) - set(candidates.tolist()))
             assert cosines[dropped].max() < np.sort(cosines[candidates])[-5]
             threshold = float(np.sort(cosines[allowed])[-80])
-            within = resident.above(query, threshold, ~allowed, 3000)
+            within = resident.above(query, threshold, ~allowed, count, 3000)
             assert within is not None
             assert set(np.flatnonzero(allowed & (cosines >= threshold))) <= set(within.tolist())
-            assert resident.above(query, threshold, ~allowed, 79) is None
+            assert resident.above(query, threshold, ~allowed, count, 79) is None
 
 
 def test_half_precision_sums_are_noticed() -> None:
