@@ -19,7 +19,8 @@ MOST_TEXTS = 16
 """Descriptions in one list."""
 MOST_WEIGHT = 10.0
 
-_NUMBER = re.compile(r"\s*([+-]?\s*\d+(?:\.\d+)?)\s*:(?!\d)\s*(.*)", re.DOTALL)  # "12:30 clock" has no weight
+_NUMBER = re.compile(r"\s*([+-]?\s*(?:\d+(?:\.\d*)?|\.\d+))\s*:(?!\d)\s*(.*)", re.DOTALL)  # "12:30 clock" has no weight
+_LIST_OF_QUOTED = re.compile(r"""\s*\[\s*['"].*['"]\s*,?\s*\]\s*""", re.DOTALL)
 _SIGN = re.compile(r"\s*([+-])\s*(.*)", re.DOTALL)
 
 
@@ -27,7 +28,7 @@ def parse_texts(raw: object) -> tuple[WeightedText, ...]:
     """Return the descriptions in `raw`: a text, a list of texts or JSON text of such a list; none for None and words that mean none.
 
     Raises:
-        BadArgumentError: it is something else, blank, too long, or has a weight that is 0 or beyond 10.
+        BadArgumentError: it is something else, blank, too long, a list that is not JSON, or has a weight that is 0 or beyond 10.
     """
     if raw is None:
         return ()
@@ -51,6 +52,11 @@ def _list_of(raw: object) -> list[object] | None:
         try:
             value: object = json.loads(raw)
         except (ValueError, RecursionError):
+            if _LIST_OF_QUOTED.fullmatch(raw):
+                raise BadArgumentError(
+                    'text looks like a list but is not JSON. Write double quotes and no comma at the end: ["2: red car", "- night"]; '
+                    "a single description needs no brackets."
+                ) from None
             return None  # a description may begin with a bracket
         if not (isinstance(value, list) and all(isinstance(each, str) for each in cast("list[object]", value))):
             return None

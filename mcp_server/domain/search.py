@@ -132,7 +132,8 @@ class HiddenCounts:
     in_full_groups: int = 0
     """Items whose group has been shown as often as `max_per_group` allows, before this answer."""
     best_hidden_score: float | None = None
-    """Best cosine among the items that pass the filters but were skipped as seen or excluded; None when there are none."""
+    """Best cosine among the items that pass the filters but were skipped as seen or excluded; None when there are none, and when no
+    item was left to search, so that the model was not asked."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,6 @@ class SearchOutcome:
     """Of those, how many this session has neither shown (for `repeats` "query": by this query) nor been told to exclude."""
     hidden: HiddenCounts
     filter_sentence: str
-    repeats: Repeats = "skip"
     approximation: str | None = None
     short_reason: str | None = None
     warnings: tuple[str, ...] = ()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -18,7 +20,7 @@ from mcp_server.engine.collection import Collection
 from mcp_server.engine.question import in_words, query_key
 from mcp_server.engine.shelf import Shelf
 from mcp_server.engine.steps import Waiting, Walk
-from mcp_server.errors import BadArgumentError
+from mcp_server.errors import BadArgumentError, clipped
 from mcp_server.stores.sessions import Sessions
 
 logger = logging.getLogger(__name__)
@@ -49,7 +51,7 @@ class SearchEngine:
         With `request.page`, the answer that has this number in the session is given if there is one, and if not, this call is to be it:
         a call that is repeated because its answer was lost changes nothing.
 
-        Raises what `search` raises; BadArgumentError for a page too far on.
+        Raises what `search` raises; BadArgumentError for a page too far on, or one that answered another question than `request` asks.
         """
         kept = self._kept(request)
         if kept is not None:
@@ -63,7 +65,7 @@ class SearchEngine:
         try:
             self.shelf.with_collection(request.collection, lambda collection: self._walk(collection, request, keep, waiting))
         except _PageMadeError:
-            return self.sessions.page(request.session or "", request.page or 0)
+            return self._again(request, request.session or "", request.page or 0)
         return written[0]
 
     def best_rows(self, collection: Collection, request: SearchRequest, waiting: Waiting | None = None) -> NDArray[np.int64]:
@@ -91,7 +93,7 @@ class SearchEngine:
             )
         made = self.sessions.pages(request.session)
         if request.page <= made:
-            return self.sessions.page(request.session, request.page)
+            return self._again(request, request.session, request.page)
         if request.page > made + 1:
             raise BadArgumentError(
                 f"This session has {made:,} pages; the next is {made + 1:,}. Leave page out to go on, or ask for an earlier one."
@@ -101,6 +103,24 @@ class SearchEngine:
                 f"Page {request.page:,} has not been asked for yet. Give text or like with it, or ask for page 1 to {made:,}."
             )
         return None
+
+    def _again(self, request: SearchRequest, session: str, page: int) -> str:
+        """Return the answer of `page` as it was given; a question that `request` asks must be the one it answered."""
+        text = self.sessions.page(session, page)
+        kept = self.sessions.asked(session, page)
+        asks = request.texts or request.like or request.unlike or request.filters is not None
+        if kept is not None and (asks or request.collection is not None):
+            collection, question = kept
+
+            def asked(of: Collection) -> tuple[str, dict[str, Any]]:
+                return of.name, in_words(request, of.filters.evaluate(request.filters).sentence) if asks else question
+
+            if self.shelf.with_collection(request.collection or collection, asked) != kept:
+                raise BadArgumentError(
+                    f"Page {page:,} of this session answered {clipped(_told(collection, question), 150)}; this call asks something else. "
+                    "Leave page out to search for it, or leave out text, like, unlike, filters and collection to have that answer again."
+                )
+        return text
 
     def _is_made(self, request: SearchRequest) -> bool:
         return request.page is not None and request.session is not None and self.sessions.pages(request.session) >= request.page
@@ -149,6 +169,12 @@ class _PageMadeError(Exception):
 
 def _writing(write: Callable[[SearchOutcome], str] | None, draft: SearchOutcome) -> Callable[[str, int], str] | None:
     return None if write is None else lambda session, page: write(replace(draft, session=session, page=page))
+
+
+def _told(collection: str, question: dict[str, Any]) -> str:
+    return ", ".join(
+        (f'collection "{collection}"', *(f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in question.items()))
+    )
 
 
 def _plain(texts: list[str]) -> str | list[str]:

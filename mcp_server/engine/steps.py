@@ -66,21 +66,17 @@ class Walk:
         return ask(self._collection, self._request, self._examples, waiting)
 
     def nearest(self, skip: SkipSet, question: Question | None) -> Neighbors:
-        """Return the best allowed rows; `question` is None when no row was allowed before it was asked."""
+        """Return the best allowed rows, whatever their score; `question` is None when no row was allowed before it was asked."""
         if question is None or skip.allowed == 0:
             return Neighbors(np.empty(0, np.int64), np.empty(0, np.float32))
         index, vector, n = self._collection.index, question.vector.vector, min(self._request.n, skip.allowed)
         cap = self._cap(self._shown_rows)
-        near = index.search(vector, n, skip.mask) if cap is None else cap.search(index, vector, n, skip.mask)
-        least = self._request.min_score
-        if least is None:
-            return near
-        enough = int(np.count_nonzero([round(float(score), 4) >= least for score in near.scores]))  # as the caller sees them
-        return Neighbors(near.rows[:enough], near.scores[:enough], near.approximation)
+        return index.search(vector, n, skip.mask) if cap is None else cap.search(index, vector, n, skip.mask)
 
-    def outcome(self, skip: SkipSet, question: Question | None, near: Neighbors) -> SearchOutcome:
-        """Return the answer, but for session and page."""
+    def outcome(self, skip: SkipSet, question: Question | None, found: Neighbors) -> SearchOutcome:
+        """Return the answer with those `found` that score enough, but for session and page."""
         collection, request = self._collection, self._request
+        near = self._enough(found)
         items = collection.catalog.items_at(near.rows, request.detail)
         left = self._unseen(skip, near.rows)
         return SearchOutcome(
@@ -91,12 +87,18 @@ class Walk:
             unseen_left=left,
             hidden=HiddenCounts(skip.seen, skip.excluded, skip.filtered, skip.in_full_groups, self._best_hidden(skip, question)),
             filter_sentence=self._selection.sentence,
-            repeats=request.repeats,
             approximation=near.approximation,
-            short_reason=_short_reason(request, skip, len(items), left),
+            short_reason=_short_reason(request, skip, len(items), len(near.rows) < len(found.rows)),
             warnings=tuple(self._warnings(skip, question)),
             largest_drop=largest_drop(near.scores),
         )
+
+    def _enough(self, found: Neighbors) -> Neighbors:
+        least = self._request.min_score
+        if least is None:
+            return found
+        enough = int(np.count_nonzero([round(float(score), 4) >= least for score in found.scores]))  # as the caller sees them
+        return Neighbors(found.rows[:enough], found.scores[:enough], found.approximation)
 
     def _shown(self) -> NDArray[np.int64]:
         """Return the media that the session has shown and that `repeats` forbids to show again."""
@@ -197,14 +199,13 @@ def _hits(collection: Collection, request: SearchRequest, question: Question | N
     )
 
 
-def _short_reason(request: SearchRequest, skip: SkipSet, returned: int, left: int) -> str | None:
+def _short_reason(request: SearchRequest, skip: SkipSet, returned: int, some_score_less: bool) -> str | None:
     if returned >= request.n:
         return None
-    hidden = skip.seen + skip.excluded + skip.in_full_groups
-    if request.min_score is not None and left:
+    if some_score_less:
         return "below_min_score"
-    if request.filters is not None and (skip.matching == 0 or (skip.matching < request.n and hidden == 0)):
+    if request.filters is not None and returned == skip.matching:
         return f"filters_match_only_{skip.matching}"
-    if skip.in_full_groups or skip.allowed > returned:
+    if request.max_per_group is not None and (skip.in_full_groups or skip.allowed > returned):
         return "groups_full"
     return "all_seen" if returned == 0 and skip.seen else "exhausted"

@@ -125,12 +125,13 @@ def _search_body(outcome: SearchOutcome, request: SearchRequest, detail: Detail)
     if outcome.largest_drop is not None:
         body["drop_after"] = outcome.largest_drop.after
     body["hits"] = [_hit(hit, outcome.collection, detail) for hit in outcome.hits]
-    if request.session or request.filters or request.seen or request.excluded or request.excluded_groups or request.max_per_group:
+    hiding = (request.session, request.filters, request.seen, request.excluded, request.excluded_groups, request.max_per_group)
+    if any((*hiding, request.like, request.unlike)):  # examples are not shown either
         body["hidden"] = _hidden(outcome.hidden)
     if outcome.filter_sentence:
         body["filters"] = _short(outcome.filter_sentence, MOST_SENTENCE)
     body["warnings"] = list(outcome.warnings)
-    next_step = _next(outcome)
+    next_step = _next(outcome, request)
     return body if next_step is None else body | {"next": next_step}
 
 
@@ -171,17 +172,26 @@ def _short(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _next(outcome: SearchOutcome) -> str | None:
+def _next(outcome: SearchOutcome, request: SearchRequest) -> str | None:
     """Return what to do next where it is not the usual: the tool's description says that session brings more."""
     hidden = outcome.hidden
     if outcome.short_reason == "below_min_score":
         return "The others score below min_score; lower it for more."
     if outcome.unseen_left:
-        return None if outcome.repeats != "allow" else 'Pass session and repeats "skip" for what was not shown yet.'
+        return None if request.repeats != "allow" else 'Pass session and repeats "skip" for what was not shown yet.'
     if outcome.short_reason == "groups_full":
         return "Every group has been shown max_per_group times; leave it out for the rest."
     if hidden.excluded and not hidden.seen and not outcome.hits:
         return "Every match is excluded; leave some out of excluded, excluded_groups, like or unlike, or drop them in update_session."
     if outcome.short_reason and outcome.short_reason.startswith("filters_match_only"):
         return "Loosen the filters for more; describe_filters counts values."
-    return 'Nothing is left in this session. Change text or filters, use repeats "allow" to see it again, or omit session to start anew.'
+    return _when_all_is_shown(outcome, request)
+
+
+def _when_all_is_shown(outcome: SearchOutcome, request: SearchRequest) -> str:
+    if not outcome.hits and (request.repeats == "allow" or (request.seen and request.session is None)):
+        return "Every match is in seen or excluded; leave some out, or change text or filters."
+    if request.repeats == "allow":
+        return "All matches have been shown; change text or filters for others."
+    left = "Nothing is left in this session" if request.repeats == "skip" else "Nothing is left for this text and these filters"
+    return f'{left}. Change text or filters, use repeats "allow" to see it again, or omit session to start anew.'

@@ -128,7 +128,7 @@ def filter_question(raw: Mapping[str, Any]) -> FilterQuestion:
     Raises:
         CallerError: one of them cannot be used.
     """
-    return FilterQuestion(
+    question = FilterQuestion(
         collection=name_or_none("collection", raw.get("collection")),
         field=name_or_none("field", raw.get("field")),
         match=name_or_none("match", raw.get("match")),
@@ -137,6 +137,11 @@ def filter_question(raw: Mapping[str, Any]) -> FilterQuestion:
         filters=parse_filter(raw.get("filters")),
         search=_facet_search(raw),
     )
+    if question.field is None and (question.match is not None or question.offset):
+        raise BadArgumentError(
+            "match and offset look through the values of one field: name it in field. Without field, all fields are listed."
+        )
+    return question
 
 
 def view_request(raw: Mapping[str, Any]) -> ViewRequest:

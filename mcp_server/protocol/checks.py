@@ -131,13 +131,16 @@ def _id(argument: str, value: object) -> int:
         number = int(number)
     if isinstance(number, bool) or not isinstance(number, int):
         shown = f'"{clipped(value)}"' if isinstance(value, str) else _kind(value)
-        raise BadArgumentError(f'{argument} takes a list of ids, such as [104, 2077], from "id" or "group" of the hits; got {shown}.')
+        where = "group" if argument == "excluded_groups" else "id"
+        raise BadArgumentError(f'{argument} takes a list of ids, such as [104, 2077], from "{where}" of the hits; got {shown}.')
     return max(-LARGEST_ID, min(LARGEST_ID, number))
 
 
 def _kind(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if value != value:  # noqa: PLR0124 - the one number that is not equal to itself
+        return "NaN"
     if isinstance(value, int | float):
         return f"{value}" if abs(value) < 10**20 else "a huge number"
     if isinstance(value, str):

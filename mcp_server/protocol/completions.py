@@ -70,7 +70,7 @@ def _values(engine: SearchEngine, argument: str, typed: str, collection: str | N
         if argument != "session":
             return _chosen(known[argument], typed)
         enough = list_sessions or len(typed) >= SECRET_PREFIX
-        return _chosen(engine.sessions.recent(typed, MOST) if enough else (), typed)
+        return _chosen(engine.sessions.recent(typed, MOST + 1) if enough else (), typed)
     except SearchServerError:  # such as a collection that is not there: there is nothing to complete
         return _chosen((), "")
 

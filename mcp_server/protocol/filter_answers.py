@@ -20,7 +20,6 @@ LEAST_FIELDS = 20
 """An overview of this many fields stays under OVERVIEW_TOKENS; one of many more fields may be longer in proportion."""
 FEW_VALUES = 200
 MOST_VALUE = 16
-MOST_PAGE_VALUE = 120
 MOST_PAGE_CHARACTERS = int(4_000 * CHARACTERS_PER_TOKEN)
 
 
@@ -123,13 +122,8 @@ def _page(page: FieldPage, question: FilterQuestion) -> Json:
 
 
 def _counts(values: list[ValueCount]) -> dict[str, int]:
-    return {_shown(each.value): each.count for each in values}
+    return {each.short: each.count for each in values}
 
 
 def _span(span: Span) -> dict[str, Any]:
     return {"min": span.minimum, "median": span.median, "max": span.maximum}
-
-
-def _shown(value: str | float) -> str:
-    text = str(value)
-    return text if len(text) <= MOST_PAGE_VALUE else text[: MOST_PAGE_VALUE - 1] + "…"

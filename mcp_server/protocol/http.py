@@ -6,13 +6,14 @@ import hmac
 import logging
 import signal
 import socket
+from collections.abc import Iterable
 from typing import Any
 
 import uvicorn
 from mcp.server import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -28,6 +29,7 @@ def serve_http(server: MCPServer[Any], settings: Settings, host: str, port: int)
     Raises:
         ConfigError: the address cannot be used, or is open to others without an allowlist and a token.
     """
+    logging.getLogger("mcp.server.streamable_http").addFilter(_is_no_farewell)
     app = http_app(server, settings, host)
     listener = _listening(host, port)
     shown = f"[{host}]" if ":" in host else host
@@ -55,9 +57,9 @@ def http_app(server: MCPServer[Any], settings: Settings, host: str) -> ASGIApp:
             f"{host} can be reached by other machines. In [SERVER], set AllowedHosts (names clients use, such as search.example.org:*) "
             "and Token (a long secret that clients send as a bearer token), or listen on 127.0.0.1."
         )
-    names = ("127.0.0.1:*", "localhost:*", "[::1]:*") if local else ()
+    names = _with_default_port(("127.0.0.1:*", "localhost:*", "[::1]:*") if local else ())
     security = TransportSecuritySettings(
-        allowed_hosts=[*names, *settings.allowed_hosts],
+        allowed_hosts=[*names, *_with_default_port(settings.allowed_hosts)],
         allowed_origins=[*(f"http://{name}" for name in names), *settings.allowed_origins],
     )
     app: ASGIApp = server.streamable_http_app(host=host, transport_security=security)
@@ -71,7 +73,7 @@ def http_app(server: MCPServer[Any], settings: Settings, host: str) -> ASGIApp:
             allow_headers=("*",),
             expose_headers=("Mcp-Session-Id",),
         )
-    return app
+    return Leaving(app)
 
 
 def _let_end(_number: int, _frame: object) -> None:
@@ -81,6 +83,30 @@ def _let_end(_number: int, _frame: object) -> None:
 def is_loopback(host: str) -> bool:
     """Return whether `host` is one of the three names under which only this machine can reach a server."""
     return host in ("127.0.0.1", "localhost", "::1")
+
+
+def _with_default_port(names: Iterable[str]) -> list[str]:
+    """Return `names`, and for each that may have any port the name alone: clients leave out the port where it is the usual one."""
+    return [each for name in names for each in ((name, name.removesuffix(":*")) if name.endswith(":*") else (name,))]
+
+
+def _is_no_farewell(record: logging.LogRecord) -> bool:
+    """Tell whether the SDK reports anything else than a client that left, which it takes for an error of its own."""
+    return not (record.exc_info and isinstance(record.exc_info[1], ClientDisconnect))
+
+
+class Leaving:
+    """ASGI middleware: a client that leaves in the middle of its request is no error of the server."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        try:
+            await self._app(scope, receive, send)
+        except ClientDisconnect:
+            logger.debug("http.client_left")
 
 
 class BearerToken:

@@ -85,14 +85,17 @@ def curate(
 
 
 async def right_codes(ctx: Any, call_next: Callable[[Any], Awaitable[Any]], prompts: list[Prompt]) -> Any:
-    """Middleware: an unknown prompt or a missing argument is the client's error (-32602), where the SDK reports one of the server."""
+    """Middleware: an unknown prompt, an unknown or a missing argument is the client's error (-32602), not the server's."""
     if ctx.method == "prompts/get" and isinstance(ctx.params, dict):
         name, given = ctx.params.get("name"), ctx.params.get("arguments")
         prompt = next((one for one in prompts if one.name == name), None)
         if prompt is None:
             raise MCPError(INVALID_PARAMS, f"There is no prompt of that name. Prompts: {', '.join(one.name for one in prompts)}.")
         arguments: dict[str, Any] = given if isinstance(given, dict) else {}
+        known = [one.name for one in prompt.arguments or []]
         missing = [one.name for one in prompt.arguments or [] if one.required and absent(arguments.get(one.name))]
+        if not arguments.keys() <= set(known):
+            raise MCPError(INVALID_PARAMS, f"The prompt {prompt.name} takes {', '.join(known)}.")
         if missing:
             raise MCPError(INVALID_PARAMS, f"The prompt {prompt.name} needs {', '.join(missing)}.")
     return await call_next(ctx)

@@ -52,7 +52,7 @@ def add_resources(server: MCPServer[Any], engine: SearchEngine) -> None:
     def media(collection: str, id: str, side: str = "1024") -> bytes:  # noqa: A002 - the variable's name in the template
         with _told():
             if side not in SIDES:
-                raise ResourceError(f"side takes one of {', '.join(SIDES)}.")
+                raise ResourceNotFoundError(f"side takes one of {', '.join(SIDES)}.")
             return picture(shelf, collection, _media_id(id), int(side)).data
 
     def info(collection: str, id: str) -> str:  # noqa: A002 - as above

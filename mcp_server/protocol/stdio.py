@@ -110,17 +110,17 @@ def _end_soon() -> None:
 def readable(raw: bytes) -> str | JSONRPCError:
     """Return a line that the SDK's parser takes and answers, made from what a client sent; or the error to answer with."""
     text = raw.decode("utf-8", "replace")
-    if not text.strip() or _is_message(text):
+    if not text.strip() or (_is_message(text) and not _has_unusable_id(text)):
         return text
     try:
         message: Any = json.loads(without_depth(text), parse_int=_bounded, parse_constant=lambda _name: None)
     except (ValueError, RecursionError):
         return _error(None, PARSE_ERROR, "The line is not JSON.")
     repaired = json.dumps(message, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if _is_message(repaired):
+    if _is_message(repaired) and not _has_unusable_id(repaired):
         return repaired
     number = message.get("id") if isinstance(message, dict) else None
-    if isinstance(message, dict) and number is None and "method" in message:
+    if isinstance(message, dict) and "id" not in message and "method" in message:
         return text  # a malformed notification: nobody waits for an answer
     usable = number if isinstance(number, str | int) and not isinstance(number, bool) else None
     return _error(usable, INVALID_REQUEST, "The line is not a JSON-RPC 2.0 request: it takes jsonrpc, id, method and params (an object).")
@@ -149,6 +149,14 @@ def _is_message(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _has_unusable_id(text: str) -> bool:
+    """Tell whether a message has an id that is neither text nor a whole number: the SDK takes it for a notification and never answers."""
+    if '"id"' not in text:
+        return False
+    message: Any = json.loads(text)
+    return "method" in message and "id" in message and (isinstance(message["id"], bool) or not isinstance(message["id"], str | int))
 
 
 def _bounded(digits: str) -> int:

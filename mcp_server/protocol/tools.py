@@ -8,6 +8,7 @@ from typing import Any
 import anyio.from_thread
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
+from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata
 from mcp.types import CallToolResult, TextContent, ToolAnnotations
 
 from mcp_server.domain.stopping import stoppable
@@ -139,6 +140,14 @@ def build_tools(engine: SearchEngine) -> list[Tool]:
     ]
 
 
+class _AsSent(FuncMetadata):
+    """Arguments as the client sent them: `arguments` reads JSON text itself, and sees there what is lost once it is read."""
+
+    def pre_parse_json(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Return `data`."""
+        return data
+
+
 async def refuse_bad_names(ctx: Any, call_next: Callable[[Any], Awaitable[Any]]) -> Any:
     """Middleware: answer a tool call with an unknown or missing argument name; the SDK drops unknown names without a word."""
     if ctx.method == "tools/call" and isinstance(ctx.params, dict):
@@ -170,6 +179,7 @@ def _tool(
     """Return `fn` as a tool that publishes hand-written schemas; the SDK's generated ones carry titles and miss bounds."""
     tool = Tool.from_function(fn, title=title, description=description, annotations=annotations, structured_output=False, meta=meta)
     tool.parameters = schemas.INPUTS[tool.name]
+    tool.fn_metadata = _AsSent(**dict(tool.fn_metadata))
     if gives is not None:
         tool.fn_metadata.output_schema = gives
     return tool

@@ -68,6 +68,12 @@ class Texts(Sequence[str]):
         at = bisect_left(range(len(self)), wanted, first, min(first + step, len(self)), key=self._raw)
         return at if at < len(self) and self._raw(at) == wanted else None
 
+    def beginning(self, part: str) -> range:
+        """Return where the texts that begin with `part` are. The texts must be ascending."""
+        wanted = _utf8(part)
+        start = bisect_left(range(len(self)), wanted, key=self._raw)
+        return range(start, bisect_left(range(len(self)), wanted + b"\xff", start, key=self._raw))  # no UTF-8 has this byte
+
     def containing(self, part: str) -> Ints:
         """Return which texts contain `part`, ascending. Reads all bytes: 60 MB take some 50 ms."""
         wanted = _utf8(part)

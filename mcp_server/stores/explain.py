@@ -9,7 +9,7 @@ import numpy as np
 from mcp_server.domain.filters import AllOf, And, AnyOf, Filter
 from mcp_server.stores.bits import count_bits
 from mcp_server.stores.evaluation import Evaluator
-from mcp_server.stores.sentences import Sentence, joined
+from mcp_server.stores.sentences import NOTHING, Sentence, joined
 
 REASON_LIMIT = 200
 """Longest explanation, in characters."""
@@ -32,6 +32,8 @@ def empty_reason(evaluator: Evaluator, node: Filter) -> str:
         return f"{_items(left)} pass."
     if not np.any(evaluator.mapped):
         return "The collection has no indexed items."
+    if len(passed) == 1 and sentences[0] == NOTHING:
+        return "A list in the filter is empty, which no item passes. Put values into it, or leave that condition out."
     if len(passed) == 1:
         return f"No item passes: {sentences[0].clipped(90)}. Change it; describe_filters shows the values and their counts."
     # a row that fails one condition only would pass without it

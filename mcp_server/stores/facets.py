@@ -23,14 +23,17 @@ Shown = str | int | float
 
 TOP_VALUES = 5
 """How many values of a text field an overview names."""
+MOST_SHOWN = 120
+"""Characters of a value, where so many tell it apart."""
 
 
 @dataclass(frozen=True)
 class ValueCount:
-    """A value as stored, and how many items have it."""
+    """A value as stored, and how many items have it. `short` is what to write for it: cut where it is long and still the only one."""
 
     value: Shown
     count: int
+    short: str
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,7 @@ def _span(data: FieldData, counts: Ints) -> Span | None:
 
 
 def _value_count(data: FieldData, counts: Ints, at: int) -> ValueCount:
-    return ValueCount(data.shown[at], int(counts[at]))
+    return ValueCount(data.shown[at], int(counts[at]), data.abbreviated(at, MOST_SHOWN))
 
 
 def _matching(data: FieldData, wanted: str) -> Mask:

@@ -20,6 +20,9 @@ from mcp_server.stores.values import Key, stored_key
 
 NumberKeys = NDArray[np.int64 | np.float64]
 
+MORE = "…"
+"""Stands at the end of a text value for all that follows."""
+
 
 @dataclass(frozen=True)
 class FieldData:
@@ -48,11 +51,31 @@ class FieldData:
     tag_postings: Postings | None
     present: Bits
 
+    def abbreviated(self, at: int, limit: int) -> str:
+        """Return value `at` as callers see it; a text longer than `limit` is cut where it still differs from all others, with "…" after it.
+
+        `value_slice` takes such a text for the value.
+        """
+        text = str(self.shown[at])
+        if len(text) <= limit or not isinstance(self.keys, Texts):
+            return text
+        key = self.keys[at]
+        if len(key) != len(text):
+            return text  # folding moved its characters
+        others = [self.keys[other] for other in (at - 1, at + 1) if 0 <= other < len(self.keys)]
+        cut = max([limit - 1, *(1 + _common(key, other) for other in others)])
+        return text if cut >= len(text) - 1 else text[:cut] + MORE
+
     def with_tags(self, positions: Ints) -> Bits:
         """Return the rows that have any of the tags at `positions` of `tags`."""
         if self.tag_postings is not None:
             return self.tag_postings.union(spans_of_owners(np.unique(positions)))
         return self.values.union(spans_of_owners(np.unique(self.value_of_tag[positions].astype(np.int64))))
+
+
+def _common(one: str, other: str) -> int:
+    """Return how many characters both begin with."""
+    return next((at for at, (here, there) in enumerate(zip(one, other, strict=False)) if here != there), min(len(one), len(other)))
 
 
 def load_field(catalog: Catalog, field: Field) -> FieldData:

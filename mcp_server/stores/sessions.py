@@ -159,6 +159,12 @@ class Sessions:
             raise BadArgumentError(f"Page {page:,} of this session cannot be sent again: it {kept}. Leave page out to go on.")
         return zlib.decompress(row[0]).decode().replace(OWN, session)
 
+    def asked(self, session: str, page: int) -> tuple[str, dict[str, Any]] | None:
+        """Return the collection and the question of answer `page` of `session`; None where there is none. Read-only."""
+        with self._file.reading() as db:
+            row = db.execute("SELECT collection, question FROM pages WHERE session = ? AND page = ?", (session, page)).fetchone()
+        return None if row is None else (row[0], json.loads(row[1]))
+
     def update(self, change: SessionChange) -> SessionState:
         """Make `change` and return what the session holds then; a new session is begun for None, and for a fork.
 
@@ -251,7 +257,7 @@ class Sessions:
         if db.execute(f"SELECT 1 FROM sessions WHERE id = ? AND {_alive()}", (session, *self._ages())).fetchone() is None:
             raise UnknownSessionError(
                 f'Session "{clipped(session)}" is unknown or expired (kept 24 hours after last use, 30 days with a shortlist). '
-                "Call again without session to start a new one; pass ids to skip in seen."
+                "clip_search without session starts a new one; its seen takes ids to skip."
             )
 
     def _begun(self, db: sqlite3.Connection) -> str:

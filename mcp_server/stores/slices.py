@@ -11,15 +11,22 @@ from mcp_server.domain.filter_conditions import reversed_range
 from mcp_server.domain.filters import Scalar, folded, scalar_text
 from mcp_server.errors import FilterError, clipped
 from mcp_server.stores.columns import Texts
-from mcp_server.stores.field_data import FieldData
+from mcp_server.stores.field_data import MORE, FieldData
 from mcp_server.stores.suggestions import unknown_value
 from mcp_server.stores.values import RANGE_KINDS, TAKES, Period, asked_period
 
 
 def value_slice(data: FieldData, value: Scalar) -> tuple[int, int]:
-    """Return the values equal to `value`, from and up to; empty when a number or time is not there."""
+    """Return the values equal to `value`, from and up to; empty when a number or time is not there.
+
+    A text that ends with "…" stands for the one value that begins so, unless it is a value itself: long values are shown cut.
+    """
     if isinstance(data.keys, Texts):
-        position = data.keys.find(folded(scalar_text(value)))
+        text = folded(scalar_text(value))
+        position = data.keys.find(text)
+        if position is None and text.endswith(MORE):
+            beginning = data.keys.beginning(text.removesuffix(MORE))
+            position = beginning[0] if len(beginning) == 1 else None
         if position is None:
             raise unknown_value(data, scalar_text(value))
         return position, position + 1

@@ -18,6 +18,10 @@ _CANDIDATES = 2_000
 """How many values are compared letter by letter; comparing every title of a large collection would take seconds."""
 
 
+_MOST_VALUE = 90
+"""Characters of a value that is suggested."""
+
+
 def unknown_field(name: str, fields: Sequence[Field], values_of: Callable[[Field], int]) -> UnknownFieldError:
     """Return the error for a field that is not there: the nearest names and how many values each has, and all names if they fit."""
     if not fields:
@@ -50,7 +54,7 @@ def unknown_value(data: FieldData, value: str) -> UnknownValueError:
     close = _nearest_values(data, folded(value))
     word = "Nearest" if close else "Most frequent"
     chosen = close or [int(at) for at in np.argsort(-counts, kind="stable")[:3]]
-    listed = [f'"{clipped(data.shown[at])}" ({counts[at]} item{"" if counts[at] == 1 else "s"})' for at in chosen]
+    listed = [f'"{_pasteable(data.abbreviated(at, _MOST_VALUE))}" ({counts[at]} item{"" if counts[at] == 1 else "s"})' for at in chosen]
     end = f' Call describe_filters with field "{name}" for all {len(data.shown)}.'
     while listed and len(f"{start} {word}: {', '.join(listed)}.{end}") > MESSAGE_LIMIT:
         listed.pop()
@@ -76,6 +80,11 @@ def _nearest_values(data: FieldData, wanted: str) -> list[int]:
         alike = [key for key in keys if abs(len(key) - len(wanted)) <= 4 and (key.startswith(start) or key.endswith(end))]
         keys = list(dict.fromkeys((*inside[: _CANDIDATES // 2], *alike[: _CANDIDATES // 2])))
     return [at for key in nearest(wanted, keys) if (at := texts.find(folded(key))) is not None]
+
+
+def _pasteable(value: str) -> str:
+    """Return a value as it must be written to be understood, unless it has characters that cannot be quoted."""
+    return value if value.isprintable() else clipped(value, len(value))
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -25,6 +25,8 @@ from mcp_server.errors import MESSAGE_LIMIT, BadArgumentError
         ('["2: red car", "- night"]', [("red car", 2), ("night", -1)]),
         (["-leash", "+ dog", "rain"], [("leash", -1), ("dog", 1), ("rain", 1)]),
         (["-0.5: night", "+1.5:day"], [("night", -0.5), ("day", 1.5)]),
+        (["-.5: night", "+ .25 : day", "2.: rain"], [("night", -0.5), ("day", 0.25), ("rain", 2)]),
+        ("['Hello' on a sign", [("['Hello' on a sign", 1)]),
         (["12:30 on a clock"], [("12:30 on a clock", 1)]),
         (["1: 12:30 on a clock"], [("12:30 on a clock", 1)]),
         (["a: b"], [("a: b", 1)]),
@@ -52,6 +54,8 @@ def test_texts_are_read_as_they_are_meant(raw: Any, expected: list[tuple[str, fl
         (True, "true"),
         ("x" * 1_001, "1,001 characters"),
         (["x" * 1_001], "1,001 characters"),
+        ("['2: red car', '- night']", "double quotes"),
+        ('["red",]', "no comma at the end"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_what_is_accepted(raw: Any, words: str) -> None:

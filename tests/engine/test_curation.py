@@ -16,13 +16,15 @@ import pytest
 
 from mcp_server.cli import main
 from mcp_server.config import Settings
+from mcp_server.domain.filters import AnyOf
+from mcp_server.domain.ids import MediaId
 from mcp_server.domain.search import SearchOutcome, SearchRequest, WeightedText
 from mcp_server.domain.session import SessionChange
 from mcp_server.engine.curation import update_session
 from mcp_server.engine.export import as_csv, as_jsonl, export_rows, in_words, session_report
 from mcp_server.engine.opening import open_engine
 from mcp_server.engine.search import SearchEngine
-from mcp_server.errors import BadArgumentError, UnknownCollectionError, UnknownMediaError, UnknownSessionError
+from mcp_server.errors import BadArgumentError, UnknownCollectionError, UnknownFieldError, UnknownMediaError, UnknownSessionError
 
 CAT = (WeightedText("a cat"),)
 
@@ -82,6 +84,36 @@ def test_a_page_asked_for_again_is_the_same_answer_and_the_next_one_is_made(engi
         engine.answer(SearchRequest(CAT, session=session, page=4), write)
     with pytest.raises(BadArgumentError, match="Give text or like"):
         engine.answer(SearchRequest(session=session, page=3), write)
+
+
+def test_a_page_is_not_given_as_the_answer_to_another_question(engine: SearchEngine) -> None:
+    red = AnyOf("color", ("red",))
+    first = engine.answer(SearchRequest(CAT, n=3, filters=red), write)
+    session = json.loads(first)[0]
+    engine.answer(SearchRequest(like=(MediaId(1221),), n=3, session=session), write)
+    for same in (
+        SearchRequest(CAT, n=50, filters=AnyOf("COLOR", ("Red",))),
+        SearchRequest(CAT, "demo", filters=red),
+        SearchRequest((), "demo"),
+    ):
+        assert engine.answer(replace(same, session=session, page=1), write) == first
+    for other in (
+        SearchRequest((WeightedText("red apple"),), filters=red),
+        SearchRequest((*CAT, WeightedText("night", -1)), filters=red),
+        SearchRequest(CAT),
+        SearchRequest(CAT, filters=AnyOf("color", ("blue",))),
+        SearchRequest(CAT, filters=red, unlike=(MediaId(1221),)),
+        SearchRequest(like=(MediaId(1221),)),
+    ):
+        with pytest.raises(BadArgumentError, match=r'Page 1 of this session answered collection "demo", text .* Leave page out'):
+            engine.answer(replace(other, session=session, page=1), write)
+    with pytest.raises(BadArgumentError, match=r"Page 2 .* like"):
+        engine.answer(SearchRequest(CAT, session=session, page=2), write)
+    with pytest.raises(UnknownCollectionError):
+        engine.answer(SearchRequest((), "nothing", session=session, page=1), write)
+    with pytest.raises(UnknownFieldError):
+        engine.answer(SearchRequest(CAT, filters=AnyOf("colour of the sky", ("red",)), session=session, page=1), write)
+    assert engine.sessions.pages(session) == 2
 
 
 def test_a_call_repeated_while_its_first_try_is_under_way_gets_the_same_page(engine: SearchEngine) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +74,27 @@ def test_another_host_name_is_refused_and_health_is_open(url: str) -> None:
     headers = {"Accept": "application/json, text/event-stream", "Host": "evil.example"}
     assert httpx.post(url, json=body, headers=headers).status_code == 421
     assert httpx.get(url.replace("/mcp", "/health")).json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "localhost:80", "[::1]"])
+def test_a_client_may_leave_out_the_port_as_it_does_where_it_is_the_usual_one(url: str, name: str) -> None:
+    headers = {"Accept": "application/json, text/event-stream", "Host": name, "Origin": f"http://{name}"}
+    assert httpx.post(url, json=INITIALIZE, headers=headers).status_code == 200
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_request_is_no_error(folder: Path) -> None:
+    process, address = started(folder / "config.ini")
+    port = int(address.split(":")[2].split("/")[0])
+    for _ in range(8):
+        with socket.create_connection(("127.0.0.1", port)) as wire:
+            start = f"POST /mcp HTTP/1.1\r\nHost: localhost:{port}\r\nAccept: application/json, text/event-stream\r\n"
+            wire.sendall((start + 'Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"jsonrpc":').encode())
+            time.sleep(0.05)
+    assert httpx.post(address, json=INITIALIZE, headers={"Accept": "application/json, text/event-stream"}).status_code == 200
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "Traceback" not in log
 
 
 def test_a_web_page_from_an_allowed_origin_may_call_and_another_may_not(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -120,6 +121,7 @@ async def test_an_agent_finds_pages_on_and_narrows(engine: SearchEngine, era: st
         ({"like": [999_999]}, "999999"),
         ({"like": ["a"]}, "list of ids"),
         ({"text": "cat", "page": 2}, "needs the session"),
+        ({"text": "cat", "excluded_groups": ["a"]}, '"group"'),
         ({"text": "cat", "page": 0}, "whole number"),
         ({"text": "cat", "min_score": 2}, "-1 to 1"),
         ({"text": "cat", "min_score": "high"}, "-1 to 1"),
@@ -273,6 +275,8 @@ async def test_two_calls_of_describe_filters_name_the_nearest_field(engine: Sear
     async with connected(engine, "auto") as client:
         assert '"field"' in await refusal(client, "describe_filters", name="color")
         assert "color" in await refusal(client, "describe_filters", field="colr")
+        assert "name it in field" in await refusal(client, "describe_filters", match="apple")
+        assert "name it in field" in await refusal(client, "describe_filters", offset=20)
 
 
 async def test_one_broken_collection_is_told_apart_and_the_others_work(demo_settings: Settings, tmp_path: Path) -> None:
@@ -302,6 +306,56 @@ async def test_next_says_what_helps_when_everything_was_excluded_or_repeats_are_
         assert "excluded" in out["next"]
         again = await call(client, "clip_search", text="apple", n=2, repeats="allow", session=found["session"])
         assert "skip" in again["next"]
+
+
+async def test_why_fewer_came_and_what_to_do_is_said_as_it_is(engine: SearchEngine) -> None:
+    apples = {"title": {"contains": "apple"}}
+    async with connected(engine, "auto") as client:
+
+        async def ask(**more: Any) -> dict[str, Any]:
+            return await call(client, "clip_search", **({"text": "apple", "filters": apples} | more))
+
+        every = await ask(n=100)
+        count, session, scores = every["matching"], every["session"], [hit["score"] for hit in every["hits"]]
+        assert every["short_reason"] == f"filters_match_only_{count}"
+        middle = (scores[count // 2] + scores[count // 2 - 1]) / 2
+        for n in (count - 1, count + 20):
+            some = await ask(n=n, session=session, repeats="allow", min_score=middle)
+            assert (some["short_reason"], some["returned"]) == ("below_min_score", count // 2)
+            assert "min_score" in some["next"]
+        for n in (count, 100):
+            capped = await ask(n=n, max_per_group=1)
+            assert capped["short_reason"] == ("groups_full" if capped["returned"] < count else f"filters_match_only_{count}")
+        again = await ask(n=count, session=session, repeats="allow")
+        assert again["returned"] == count
+        assert "allow" not in again["next"]
+        gone = await ask(n=count, session=session)
+        assert gone["short_reason"] == "all_seen"
+        assert 'repeats "allow"' in gone["next"]
+        same = await ask(n=count, session=session, repeats="query")
+        assert "for this text and these filters" in same["next"]
+        hidden = await ask(seen=[hit["id"] for hit in every["hits"]], repeats="allow")
+        assert hidden["returned"] == 0
+        assert "in seen or excluded" in hidden["next"]
+        like = await call(client, "clip_search", like=[1221], n=2)
+        left_out = like["hidden"]["seen"] + like["hidden"]["excluded"] + like["hidden"]["filtered"]
+        assert left_out + like["returned"] + like["unseen_left"] == like["matching"]
+
+
+async def test_a_filter_with_a_key_twice_is_refused_and_an_empty_list_explained(engine: SearchEngine) -> None:
+    async with connected(engine, "auto") as client:
+        assert "twice" in await refusal(client, "clip_search", text="cat", filters='{"color": "red", "color": "blue"}')
+        for empty in ({"color": []}, {"any": []}):
+            assert "is empty" in (await call(client, "clip_search", text="cat", filters=empty))["warnings"][0]
+
+
+async def test_every_value_named_in_a_refusal_is_one(engine: SearchEngine) -> None:
+    async with connected(engine, "auto") as client:
+        text = await refusal(client, "clip_search", text="cat", filters={"title": "construction worker: medium-dark skin tones"})
+        named = re.findall(r'"([^"]+)" \(\d+ item', text)
+        assert named
+        for value in named:
+            assert (await call(client, "clip_search", text="cat", filters={"title": value}))["matching"] >= 1
 
 
 async def test_the_overview_stays_small_under_a_long_filter(engine: SearchEngine) -> None:

@@ -95,7 +95,7 @@ async def test_what_is_not_there_is_said_with_the_right_code(lent: SearchEngine,
     async with connected(lent, era) as client:
         with pytest.raises(MCPError, match=words) as caught:
             await client.read_resource(uri)
-        assert caught.value.error.code == (-32603 if "side" in uri else -32602)
+        assert caught.value.error.code == -32602
 
 
 async def test_collections_of_any_name_can_be_addressed(demo_settings: Settings) -> None:
@@ -182,6 +182,7 @@ async def test_every_prompt_renders_with_and_without_what_is_optional(lent: Sear
     [
         ("nothing", {}, "find_images, curate"),
         ("curate", {}, "needs criteria"),
+        ("find_images", {"description": "a cat", "number": "3"}, "takes description, collection, count"),
         ("curate", {"criteria": "  "}, "needs criteria"),
         ("curate", {"criteria": "x", "count": "many"}, "1 to 1,000"),
         ("find_images", {"description": "x" * 1_001}, "1 to 1,000 characters"),

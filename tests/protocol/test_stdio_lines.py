@@ -61,6 +61,18 @@ def test_a_long_string_without_an_end_is_read_once() -> None:
     assert isinstance(answer, JSONRPCError)
 
 
+@pytest.mark.parametrize("number", ["1.5", "true", "null", "{}", "[1]"])
+def test_a_request_with_an_id_that_none_can_have_is_answered_without_one(number: str) -> None:
+    answer = readable(b'{"jsonrpc":"2.0","id":' + number.encode() + b',"method":"ping"}')
+    assert isinstance(answer, JSONRPCError)
+    assert (answer.id, answer.error.code) == (None, -32600)
+
+
+def test_what_is_called_id_inside_a_notification_is_no_id() -> None:
+    line = '{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1,"id":null}}'
+    assert readable(line.encode()) == line
+
+
 def test_a_batch_is_answered_and_a_malformed_notification_is_left_alone() -> None:
     assert isinstance(readable(b'[{"jsonrpc":"2.0","id":1,"method":"ping"}]'), JSONRPCError)
     assert isinstance(readable(b'{"jsonrpc":"2.0","method":"x","params":3}'), str)

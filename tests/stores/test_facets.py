@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mcp_server.domain.filter_syntax import parse_filter
-from mcp_server.errors import UnknownFieldError
+from mcp_server.errors import UnknownFieldError, UnknownValueError
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.facets import FieldSummary, Span, ValueCount, example_filter, field_page, overview
 from mcp_server.stores.filter_index import FilterIndex
@@ -122,14 +123,14 @@ def test_a_part_of_a_value_finds_it_in_any_letter_case(index: FilterIndex) -> No
 
 
 def test_numbers_are_listed_by_count_too(index: FilterIndex) -> None:
-    assert field_page(index, "year").values == (ValueCount(2001, 10), ValueCount(2003, 10), ValueCount(1990, 1))
+    assert field_page(index, "year").values == (ValueCount(2001, 10, "2001"), ValueCount(2003, 10, "2003"), ValueCount(1990, 1, "1990"))
 
 
 def test_values_that_no_indexed_item_has_are_not_listed(tmp_path: Path) -> None:
     made = [m3.Media(1, 0, tags={"color": ["red"]}), m3.Media(2, None, tags={"color": ["blue"]})]
     with closing(Catalog.open(m3.build(tmp_path / "c.db", made), 1)) as catalog:
         index = FilterIndex(catalog)
-        assert field_page(index, "color").values == (ValueCount("red", 1),)
+        assert field_page(index, "color").values == (ValueCount("red", 1, "red"),)
         assert overview(index).fields[0].distinct == 1
 
 
@@ -175,3 +176,28 @@ def test_the_most_frequent_of_thousands_of_values_are_right(tmp_path: Path) -> N
         top = overview(index).fields[0].top
         assert top == field_page(index, "word", n=5).values
         assert [one.value for one in top] == ["c0", "c1", "c2", "c3", "c4"]
+
+
+def test_long_values_are_cut_where_they_differ_and_can_be_written_as_they_are_shown(tmp_path: Path) -> None:
+    start = "Café/Bilder/" + 14 * "ein langer Pfad/"
+    captions = [f"{start}{end}" for end in ("", "a", "A very long end of it all, after which nothing comes that matters", "b", "Straße")]
+    captions += ["x" * 119, "x" * 120, "y" * 300, "short", "short…", "Long again, and this time quite alone: " + "ß" * 90]
+    made = [m3.Media(at + 1, at, tags={"caption": [caption]}) for at, caption in enumerate(captions)]
+    with closing(Catalog.open(m3.build(tmp_path / "c.db", made), len(made))) as catalog:
+        index = FilterIndex(catalog)
+        page = field_page(index, "caption", n=100)
+        assert sorted(str(one.value) for one in page.values) == sorted(captions)
+        assert len({one.short for one in page.values}) == len(captions)
+        for one in page.values:
+            row = captions.index(str(one.value))
+            assert index.evaluate(parse_filter({"caption": one.short})).mask.nonzero()[0].tolist() == [row]
+            assert index.evaluate(parse_filter({"caption": [one.short.upper()]})).count == 1
+            if len(str(one.value)) > 120 and "ß" not in str(one.value):
+                assert len(one.short) <= len(start) + 3
+        assert {"y" * 119 + "…", "x" * 120, "short…"} <= {one.short for one in page.values}
+        with pytest.raises(UnknownValueError, match="is not a value"):
+            index.evaluate(parse_filter({"caption": start + "…"}))
+        with pytest.raises(UnknownValueError) as caught:
+            index.evaluate(parse_filter({"caption": "y" * 299}))
+        suggested = re.findall(r'"(y+…)"', caught.value.message)
+        assert index.evaluate(parse_filter({"caption": suggested[-1]})).count == 1
