@@ -2,8 +2,9 @@
 
 One *set* of arrays is a folder `NAME-HASH`: `about.json` says which arrays there are, `arrays.bin` holds them one behind the other, and
 those that are larger than memory have a `.npy` file each. HASH is of the *key*, the facts that decide whether the set still fits: a set of
-another key is never read. A set is written to a temporary folder and renamed when it is whole, and never changed afterwards, so any number
-of processes may map it. Sets that a newer one of the same name replaces are removed.
+another key is never read. Nor is one that was damaged or put in another's place: `about.json` has the name of its folder and checksums of
+itself and of `arrays.bin`; of `.npy` files head and size are looked at. A set is written to a temporary folder and renamed when it is
+whole, and never changed afterwards, so any number of processes may map it. Sets that a newer one of the same name replaces are removed.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import json
 import logging
 import math
 import os
+import secrets
 import shutil
-import tempfile
 import time
+import zlib
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,7 +29,7 @@ from numpy.typing import DTypeLike, NDArray
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """Counts up when the meaning of any array or the layout of a set changes; part of every key."""
 _ABOUT = "about.json"
 _TOGETHER = "arrays.bin"
@@ -70,9 +72,7 @@ class Stream:
         self._file = file.open("wb")
         self._waiting = memoryview(bytearray(_WRITTEN_AT_ONCE))
         self._filled = 0
-        head = io.BytesIO()
-        np.lib.format.write_array_header_1_0(head, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape})
-        self._write(head.getbuffer())
+        self._write(memoryview(_head(dtype, shape)))
 
     def append(self, rows: NDArray[Any]) -> None:
         """Write the next rows. Raises OSError on a full disk (a mapped file would end the process instead)."""
@@ -104,8 +104,9 @@ class Stream:
 class Draft:
     """A set being written."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder
+        self._name = name
         self._streams: list[Stream] = []
         self._places: dict[str, Place] = {}
         self.about: dict[str, Any] = {}
@@ -129,8 +130,10 @@ class Draft:
         """Bring everything to the disk."""
         for stream in self._streams:
             stream.close()
-        content = json.dumps({"about": self.about, "arrays": self._places})
-        (self._folder / _ABOUT).write_text(content + "\n", encoding="utf-8")
+        together = self._folder / _TOGETHER
+        content: dict[str, Any] = {"set": self._name, "about": self.about, "arrays": self._places}
+        content["together"] = zlib.crc32(_together(together).data) if together.exists() else 0
+        (self._folder / _ABOUT).write_text(json.dumps({**content, "sum": _sum(content)}) + "\n", encoding="utf-8")
         for file in self._folder.iterdir():
             with file.open("r+b") as opened:  # Windows brings nothing to the disk for those who may only read
                 os.fsync(opened.fileno())
@@ -161,10 +164,12 @@ class SideFiles:
         folder = self._folder_of(name, key)
         try:
             content = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
-            return SideSet(folder, _arrays(folder, content["arrays"]), content["about"])
+            if content.pop("sum") != _sum(content) or content["set"] != folder.name:
+                raise ValueError(f"{_ABOUT} is damaged or of another set")
+            return SideSet(folder, _arrays(folder, content["arrays"], content["together"]), content["about"])
         except FileNotFoundError:  # another process may be removing it at this moment
             return None
-        except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             logger.warning("side_files.unreadable set=%s error=%s", folder, error)
             return None
 
@@ -178,8 +183,9 @@ class SideFiles:
         """
         final = self._folder_of(name, key)
         self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=self.folder))
-        draft = Draft(temporary)
+        temporary = self.folder / f".{final.name}.{secrets.token_hex(8)}"
+        temporary.mkdir()
+        draft = Draft(temporary, final.name)
         try:
             yield draft
             draft.settle()
@@ -217,15 +223,26 @@ class SideFiles:
                 shutil.rmtree(other, ignore_errors=True)  # who has it mapped goes on reading it
 
 
-def _arrays(folder: Path, places: Mapping[str, Place]) -> Arrays:
-    """Return the arrays at `places`. Raises ValueError where they are not those that were written."""
+def _head(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """Return how a `.npy` file begins."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape})
+    return head.getvalue()
+
+
+def _sum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _arrays(folder: Path, places: Mapping[str, Place], checksum: int) -> Arrays:
+    """Return the arrays at `places`. Raises ValueError where they are not those that were written; `checksum` is of those in one file."""
     arrays: Arrays = {}
     together = _together(folder / _TOGETHER) if any(start is not None for _, _, start in places.values()) else np.empty(0, np.uint8)
+    if zlib.crc32(together.data) != checksum:
+        raise ValueError(f"{_TOGETHER} is damaged")
     for name, (dtype, shape, start) in places.items():
         if start is None:
-            arrays[name] = _mapped(folder / f"{name}.npy")
-            if (arrays[name].dtype.str, list(arrays[name].shape)) != (dtype, shape):
-                raise ValueError(f"{name} is not the array that was written")
+            arrays[name] = _mapped(folder / f"{name}.npy", np.dtype(dtype), tuple(shape))
         else:
             stop = start + np.dtype(dtype).itemsize * math.prod(shape)
             arrays[name] = together[start:stop].view(dtype).reshape(shape)
@@ -240,10 +257,12 @@ def _together(file: Path) -> NDArray[np.uint8]:
     return np.asarray(np.memmap(file, np.uint8, "r"))
 
 
-def _mapped(file: Path) -> NDArray[Any]:
-    if file.stat().st_size <= _READ_WHOLE:
-        small = np.load(file, allow_pickle=False)
-        small.flags.writeable = False
-        return small
+def _mapped(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    head, size = _head(dtype, shape), dtype.itemsize * math.prod(shape)
+    with file.open("rb") as opened:
+        if opened.read(len(head)) != head or file.stat().st_size != len(head) + size:
+            raise ValueError(f"{file.name} is not the array that was written")
+        if size <= _READ_WHOLE:
+            return np.frombuffer(opened.read(size), dtype).reshape(shape)
     # a plain array over the same pages: np.memmap's own bookkeeping costs time at every slice
-    return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
+    return np.asarray(np.memmap(file, dtype, "r", len(head), shape))

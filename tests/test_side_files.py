@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -136,6 +137,42 @@ def test_a_damaged_set_is_passed_over_and_can_be_written_anew(tmp_path: Path, da
     assert found is not None
     assert found.about == {"value": 3.0}
     assert np.all(found.arrays["large"] == 3.0)
+
+
+@pytest.mark.parametrize(("name", "most"), [("about.json", 10_000), ("arrays.bin", 10_000), ("large.npy", 128), ("empty.npy", 128)])
+def test_no_bit_can_be_wrong_where_arrays_are_described(tmp_path: Path, name: str, most: int) -> None:
+    files = SideFiles(tmp_path)
+    write(files, 1, 1.0)
+    (folder,) = tmp_path.iterdir()
+    whole = (folder / name).read_bytes()
+    for at in range(8 * min(most, len(whole.rstrip()))):
+        damaged = bytearray(whole)
+        damaged[at // 8] ^= 1 << at % 8
+        (folder / name).write_bytes(damaged)
+        assert files.read("rows", {"key": 1}) is None, at
+    (folder / name).write_bytes(whole)
+    assert files.read("rows", {"key": 1}) is not None
+
+
+def test_a_set_in_the_place_of_another_is_not_taken_for_it(tmp_path: Path) -> None:
+    files, others = SideFiles(tmp_path / "one"), SideFiles(tmp_path / "two")
+    write(files, 1, 1.0)
+    write(others, 2, 2.0)
+    (mine,), (other,) = (tmp_path / "one").iterdir(), (tmp_path / "two").iterdir()
+    shutil.rmtree(mine)
+    other.rename(mine)
+    assert files.read("rows", {"key": 1}) is None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights of a file are different elsewhere")
+def test_a_set_can_be_read_by_whom_the_user_lets_read_his_files(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        write(SideFiles(tmp_path), 1, 1.0)
+    finally:
+        os.umask(before)
+    (folder,) = tmp_path.iterdir()
+    assert oct(folder.stat().st_mode)[-3:] == "755"
 
 
 def test_an_array_with_rows_missing_or_too_many_is_not_kept(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _LARGEST = 127
+_LEAST_FACTOR = 1e-20
+"""Margins are divided by a query's factor, and must stay far from the values that stand for skipped rows."""
 ROUNDING = 1e-6
 """More than all the rounding of float64 behind codes, and of the float32 in which estimates are summed, amounts to for scores up to 1."""
 
@@ -95,7 +97,7 @@ class CodedQuery:
 
 def in_bytes(vector: NDArray[np.float64]) -> tuple[NDArray[np.int8], float, NDArray[np.float64]]:
     """Return whole numbers, by which factor they are near `vector`, and what is missing then."""
-    factor = max(float(np.abs(vector).max()) / _LARGEST, 1e-30)
+    factor = max(float(np.abs(vector).max()) / _LARGEST, _LEAST_FACTOR)
     code = np.rint(vector / factor)
     return code.astype(np.int8), factor, vector - factor * code
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from mcp_server.indexes.codes import CodingStoppedError
 from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.exact import ExactIndex
 from mcp_server.indexes.masks import Allowed
+from mcp_server.indexes.planner import Costs
 from mcp_server.indexes.projections import Projections
 from mcp_server.indexes.query_axis import QUERIES, Lesson, with_axis, write_axis
 from mcp_server.indexes.scoring import unit_query
@@ -253,3 +255,37 @@ def test_an_axis_that_cannot_be_made_only_costs_speed(
     assert names(tmp_path / "side") == ["codes", "costs", "rows"]
     rows = np.asarray(index.embeddings.rows)
     assert_exact(index, rows, np.arange(len(rows)), texts(3, 1)[0], k=20, skip=np.zeros(len(rows), bool))
+
+
+@pytest.mark.parametrize("with_an_axis", [False, True])
+def test_a_query_of_which_projections_know_nothing_at_all_is_answered_exactly(tmp_path: Path, with_an_axis: bool) -> None:
+    """It lies on a coordinate that is zero in every row from which the axes are found: its code is zero."""
+    size, last = 20_000, WIDTH - 1
+    rows = decaying(30, size, WIDTH)
+    rows[:, last] = 0
+    sampled = np.zeros(size, bool)
+    sampled[np.linspace(0, size - 1, projections_module._SAMPLE).astype(np.int64)] = True  # pyright: ignore[reportPrivateUsage]
+    others = np.flatnonzero(~sampled)[:1_000].reshape(-1, 2)
+    rows[others[:, 1]] = rows[others[:, 0]]  # in pairs, so that the mean is zero there
+    rows[others] += np.array([[0.25], [-0.25]], np.float32) * np.eye(WIDTH, dtype=np.float32)[last]
+    rows[others[0]] = np.array([[1], [-1]], np.float32) * np.eye(WIDTH, dtype=np.float32)[last]
+    rows = unit(rows)
+    embeddings, ties = Embeddings.from_rows(rows), np.arange(size)
+    codes = codes_of(embeddings, tmp_path)
+    assert codes.projections is not None
+    query = -np.eye(WIDTH, dtype=np.float32)[last]
+    assert codes.projections.query(unit_query(query, WIDTH)).factor < 1e-12
+    if with_an_axis:
+        codes = replace(codes, projections=axis_added(embeddings, tmp_path / "axis", codes.projections, -query.astype(np.float64)))
+    index = ExactIndex(embeddings, ties)
+    index.adopt(codes, Costs())
+    few = np.ones(size, bool)
+    few[others[1:, 0]] = False
+    best = np.zeros(size, bool)
+    best[others[0, 1]] = True
+    for skip in (few, best):
+        for k in (1, 5):
+            assert_exact(index, rows, ties, query, k=k, skip=skip)
+            expected = index.search_by("gather rows", query, k, skip).rows.tolist()
+            for way in ("gather projections", "scan projections", "gather codes", "scan codes"):
+                assert index.search_by(way, query, k, skip).rows.tolist() == expected

@@ -92,7 +92,7 @@ def test_a_session_is_gone_a_day_after_its_last_use_and_says_what_to_do(sessions
     clock.time += KEPT_SECONDS - 1
     sessions.check(session)
     clock.time += 2
-    with pytest.raises(UnknownSessionError, match="without session to start a new one") as caught:
+    with pytest.raises(UnknownSessionError, match="without session starts a new one") as caught:
         remember(sessions, session, "demo", "q", ids(3), "skip")
     assert len(caught.value.message) <= MESSAGE_LIMIT
 
