@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from stat import S_ISDIR
+from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, ref
 
 from mcp_server.config import LOCAL_DIR, CollectionConfig, Settings
@@ -185,6 +187,10 @@ class OpenFiles:
     vectors: SideVectors | None
 
 
+class _WrittenMeanwhileError(CollectionError):
+    """What was read may be of two versions."""
+
+
 class EmbeddingsReader:
     """Reads the embeddings of one collection; what is still in use and still what the file holds is not read again."""
 
@@ -192,21 +198,22 @@ class EmbeddingsReader:
         """Read nothing yet. Side files are kept in `side_folder`, if it is given."""
         self._file = config.embeddings_file
         self.side = SideFiles.of(side_folder, config.name) if side_folder is not None else None
-        self._stamp: Hashable = None
+        self._content: dict[str, Any] | None = None
         self._last: ReferenceType[Embeddings] | None = None
 
     def read(self) -> OpenVectors:
-        """Return the embeddings. Raises what `load_embeddings` raises."""
+        """Return the embeddings. Raises what `load_embeddings` raises, and _WrittenMeanwhileError when they change meanwhile."""
         from mcp_server.indexes.embeddings import load_embeddings
-        from mcp_server.indexes.side_vectors import SideVectors
+        from mcp_server.indexes.side_vectors import SideVectors, content_of
 
-        stamp = stamps(self._file)
         vectors = SideVectors(self.side, self._file) if self.side is not None else None
-        last = self._last() if self._last is not None and self._stamp == stamp else None
+        content = vectors.content if vectors is not None else content_of(self._file)
+        last = self._last() if self._last is not None and self._content == content else None
         if last is None:
             last = vectors.open() if vectors is not None else load_embeddings(self._file)
-            # replaced while being read: next time they are read again
-            self._stamp, self._last = stamp, ref(last) if stamps(self._file) == stamp else None
+            if content_of(self._file) != content:
+                raise _WrittenMeanwhileError("The embeddings were written to while they were read. Let their writer finish.")
+            self._content, self._last = content, ref(last)
         return OpenVectors(last, vectors)
 
 
@@ -223,7 +230,7 @@ def open_files(config: CollectionConfig, reader: EmbeddingsReader) -> OpenFiles:
         try:
             read = reader.read()
             catalog = Catalog.open(config.database_file, read.embeddings.size, read.embeddings.unusable, reader.side)
-        except CatalogReplacedError:
+        except (CatalogReplacedError, _WrittenMeanwhileError):
             continue
         except CollectionError:
             if stamps(config.embeddings_file) == before:
@@ -240,12 +247,22 @@ def stamps(*files: Path | None) -> Hashable:
     return tuple(_stamp(file) for file in files)
 
 
-def _stamp(file: Path | None) -> tuple[int, int, int, int] | None:
+def _stamp(file: Path | None) -> tuple[int, ...] | None:
+    if file is None:
+        return None
     try:
-        stat = file.stat() if file is not None else None
+        stat = file.stat()
+        inside = _newest_inside(file, int(time.monotonic())) if S_ISDIR(stat.st_mode) else ()
     except OSError:
         return None
-    return (stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size) if stat is not None else None
+    return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, *inside
+
+
+@lru_cache(64)
+def _newest_inside(folder: Path, _second: int) -> tuple[int, int]:
+    """Return how many files a folder has, such as a Zarr store, and when one was last changed; looked at once a second at most."""
+    found = [max(stat.st_mtime_ns, stat.st_ctime_ns) for stat in (file.stat() for file in folder.rglob("*"))]
+    return len(found), max(found, default=0)
 
 
 def width_mismatch(config: CollectionConfig, settings: Settings, width: int) -> str | None:

@@ -70,10 +70,15 @@ class SideVectors:
         """
         self._side = side
         self._file = embeddings_file
-        self._key = _content_of(embeddings_file)
+        self._key = content_of(embeddings_file)
         self._is_laid_down = False
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What `content_of` says of the embeddings these side files belong to."""
+        return self._key
 
     def open(self) -> Embeddings:
         """Return the embeddings, mapped if they can be; raises what `load_embeddings` raises."""
@@ -135,7 +140,7 @@ class SideVectors:
                     lengths.append(norms)
                 checked_count(sum(map(len, lengths)), array.shape[0])
                 draft.put("norms", np.concatenate(lengths))
-                if _content_of(self._file) != self._key:  # written to meanwhile: whoever opens it looks again
+                if content_of(self._file) != self._key:  # written to meanwhile: whoever opens it looks again
                     raise OSError("the embeddings changed while they were read")
         except OSError as error:
             logger.warning("side_files.not_written folder=%s error=%s Searches are slower without them.", self._side.folder, error)
@@ -260,7 +265,7 @@ class SideVectors:
                 continue
 
 
-def _content_of(embeddings_file: Path) -> dict[str, Any]:
+def content_of(embeddings_file: Path) -> dict[str, Any]:
     """Return facts that are equal only while the content of the embeddings is. Raises CollectionError: they cannot be read."""
     facts: dict[str, Any] = {"embeddings": fingerprint_of(embeddings_file)}
     if embeddings_file.is_dir():  # which has no checksums, and a chunk can be given the size and the time that it had

@@ -6,6 +6,7 @@ import itertools
 import logging
 import sqlite3
 import threading
+import time
 import weakref
 import zipfile
 from collections.abc import Callable, Sequence
@@ -34,6 +35,7 @@ from mcp_server.engine.shelf import Shelf
 from mcp_server.errors import CatalogReplacedError, CollectionError
 from mcp_server.indexes.exact import ExactIndex
 from mcp_server.indexes.hybrid import HybridIndex
+from mcp_server.indexes.side_vectors import SideVectors
 from mcp_server.protocol.arguments import filter_question
 from mcp_server.protocol.filter_answers import filter_answer
 from mcp_server.stores.sessions import Sessions
@@ -435,3 +437,42 @@ def open_below(folder: Path) -> list[str]:
         with suppress(FileNotFoundError):  # the handle that listed them
             found.append(str(link.readlink()))
     return sorted(name for name in found if name.startswith(str(folder)))
+
+
+def folder_of_zarr(folder: Path, items: Items) -> Path:
+    """Write the embeddings of `items` as a folder with several chunks, which keeps its own time when a chunk is written anew."""
+    file = folder / "embeddings.zarr"
+    vectors = np.stack([vector for _, vector in items])
+    zarr.create_array(str(file), data=vectors, chunks=(1, vectors.shape[1]), overwrite=True)
+    return file
+
+
+def test_a_zarr_folder_written_to_in_place_is_served_anew(tmp_path: Path, plain: Settings) -> None:
+    publish(tmp_path, FIRST)
+    file = folder_of_zarr(tmp_path, FIRST)
+    opener = Opener(tmp_path, WordEncoder(), plain, embeddings_file=file)
+    with closing(opener.engine()) as engine:
+        assert ids(engine, "red circle") == [1, 2]
+        array = zarr.open_array(str(file), mode="r+")
+        array[:] = np.asarray(array[:])[::-1]
+        end = time.monotonic() + 30
+        while ids(engine, "red circle") != [2, 1] and time.monotonic() < end:
+            time.sleep(0.1)
+        assert ids(engine, "red circle") == [2, 1]
+
+
+@pytest.mark.parametrize("laid_down_by_another", [False, True])
+def test_rows_in_use_are_not_taken_for_those_that_the_file_holds_now(tmp_path: Path, laid_down_by_another: bool) -> None:
+    file = folder_of_zarr(tmp_path, FIRST)
+    reader = EmbeddingsReader(config_of(tmp_path, embeddings_file=file), tmp_path / "side")
+    first = reader.read()
+    array = zarr.open_array(str(file), mode="r+")
+    turned = np.asarray(array[:])[::-1].copy()
+    array[:] = turned
+    if laid_down_by_another:
+        assert reader.side is not None
+        SideVectors(reader.side, file).open()
+    second = reader.read()
+    assert np.array_equal(second.embeddings.rows, turned)
+    assert not np.array_equal(first.embeddings.rows, turned)
+    assert reader.read().embeddings is second.embeddings
