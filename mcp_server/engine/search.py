@@ -122,9 +122,6 @@ class SearchEngine:
                 )
         return text
 
-    def _is_made(self, request: SearchRequest) -> bool:
-        return request.page is not None and request.session is not None and self.sessions.pages(request.session) >= request.page
-
     def _walk(
         self,
         collection: Collection,
@@ -140,9 +137,10 @@ class SearchEngine:
         question = walk.ask(waiting) if skip.allowed else None  # nothing allowed: no need of the model
         clock.lap("encode")
         with self._turns.of(request.session):
-            if write is not None and self._is_made(request):
-                raise _PageMadeError
             while True:
+                after = None if request.session is None else self.sessions.pages(request.session)
+                if write is not None and request.page is not None and after is not None and request.page <= after:
+                    raise _PageMadeError
                 skip = walk.skip_set()  # calls that had their turn meanwhile have shown more
                 near = walk.nearest(skip, question)
                 clock.lap("index")
@@ -154,9 +152,9 @@ class SearchEngine:
                     ids=tuple(int(hit.item.id) for hit in draft.hits),
                     scores=tuple(hit.score for hit in draft.hits),
                 )
-                made = self.sessions.record(request.session, entry, request.repeats, _writing(write, draft))
+                made = self.sessions.record(request.session, entry, request.repeats, _writing(write, draft), after)
                 clock.lap("items")
-                if made is not None:  # else another call of this session showed one of them meanwhile: search again
+                if made is not None:  # else another process has answered a call of this session meanwhile: search again
                     break
         outcome = replace(draft, session=made.session, page=made.page)
         _log(collection, request, outcome, clock)

@@ -99,6 +99,12 @@ class SessionFile:
         with self._transaction("BEGIN IMMEDIATE") as db:
             yield db
 
+    @contextmanager
+    def alone(self) -> Generator[None]:
+        """Keep other threads from the file, for several uses of it or something beside it."""
+        with self._lock:
+            yield
+
     def version(self, db: sqlite3.Connection) -> tuple[int, int]:
         """Return what changes when anyone else writes to the file, or another file takes its place. Only while `db` is lent."""
         return self._openings, int(db.execute("PRAGMA data_version").fetchone()[0])

@@ -100,13 +100,18 @@ class Sessions:
             return _ids(db, "SELECT media FROM marks WHERE session = ? AND collection = ? AND kind = 'exclude'", [session, collection])
 
     def record(
-        self, session: str | None, entry: PageEntry, repeats: Repeats, answer: Callable[[str, int], str] | None = None
+        self,
+        session: str | None,
+        entry: PageEntry,
+        repeats: Repeats,
+        answer: Callable[[str, int], str] | None = None,
+        after: int | None = None,
     ) -> Recorded | None:
         """Mark what `entry` shows as shown and keep it as the next page; return the handle, a new one if `session` is None, and the page.
 
-        All or nothing: when another call of the session has shown one of the ids meanwhile (and `repeats` forbids that), nothing is
-        written and None is returned; search again. `answer`, given handle and page, makes the text that `page` sends again; what it raises
-        leaves nothing behind.
+        All or nothing: when another call of the session has shown one of the ids meanwhile (and `repeats` forbids that), or has made any
+        page since there were `after`, nothing is written and None is returned; search again. `answer`, given handle and page, makes the
+        text that `page` sends again; what it raises leaves nothing behind.
 
         Raises:
             UnknownSessionError: the handle is unknown or expired.
@@ -119,6 +124,8 @@ class Sessions:
                     return None
             handle = session if session is not None else self._begun(db)
             page = _last_page(db, handle) + 1
+            if after is not None and page != after + 1:
+                return None
             text = answer(handle, page) if answer is not None else None
             self._touch(db, handle)
             db.executemany(
@@ -181,7 +188,7 @@ class Sessions:
                 self._check(db, change.session)
             handle = change.session
             if handle is None or change.fork:
-                handle = self._begun(db)
+                handle = self._begun(db, spared=change.session)
             if change.session is not None and change.fork:
                 self._copy(db, change.session, handle)
             self._touch(db, handle)
@@ -231,12 +238,13 @@ class Sessions:
     @contextmanager
     def _writing(self, session: str | None) -> Generator[sqlite3.Connection]:
         """Lend the connection for one write transaction; when it fails, what was remembered of `session` meanwhile is forgotten."""
-        try:
-            with self._file.writing() as db:
-                yield db
-        except BaseException:
-            self._shown.forget(session)
-            raise
+        with self._file.alone():
+            try:
+                with self._file.writing() as db:
+                    yield db
+            except BaseException:
+                self._shown.forget(session)
+                raise
 
     def _ages(self) -> tuple[float, float]:
         now = self._now()
@@ -260,8 +268,8 @@ class Sessions:
                 "clip_search without session starts a new one; its seen takes ids to skip."
             )
 
-    def _begun(self, db: sqlite3.Connection) -> str:
-        """Enter a new session, making room for it, and return its handle."""
+    def _begun(self, db: sqlite3.Connection, spared: str | None = None) -> str:
+        """Enter a new session, making room for it but not by giving up `spared`, and return its handle."""
         handle = PREFIX + secrets.token_urlsafe(16)
         before = db.total_changes
         db.execute(f"DELETE FROM sessions WHERE {_expired()}", self._ages())
@@ -269,8 +277,9 @@ class Sessions:
         if count >= self._most_sessions:
             room = max(1, self._most_sessions // 100)  # for some at once: to find the oldest, all are looked at
             db.execute(
-                f"DELETE FROM sessions WHERE id IN (SELECT id FROM sessions ORDER BY {_HAS_MARKS} DESC, used DESC LIMIT -1 OFFSET ?)",
-                (self._most_sessions - room,),
+                f"DELETE FROM sessions WHERE id IN (SELECT id FROM sessions ORDER BY id IS ? DESC, {_HAS_MARKS} DESC, used DESC "
+                "LIMIT -1 OFFSET ?)",
+                (spared, self._most_sessions - room),
             )
         if db.total_changes != before:
             self._shown.forget()

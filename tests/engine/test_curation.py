@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,6 +134,34 @@ def test_a_call_repeated_while_its_first_try_is_under_way_gets_the_same_page(eng
     assert len(answers) == 6
     assert len(set(answers)) == 1
     assert engine.sessions.pages(session) == 2
+
+
+def test_processes_that_share_a_session_make_each_page_once_and_count_what_the_other_showed(
+    engine: SearchEngine, demo_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process answers after this one has searched, and before it writes."""
+    session = json.loads(engine.answer(SearchRequest(CAT, n=3), write))[0]
+    record = engine.sessions.record
+    with closing(open_engine(demo_settings, tmp_path / "sessions.db", math.inf)) as other:
+        for request in (SearchRequest(CAT, n=4, session=session, page=2), SearchRequest(CAT, n=5, session=session, max_per_group=1)):
+            answered: list[SearchOutcome | str] = []
+
+            def late(*arguments: Any, request: SearchRequest = request, answered: list[Any] = answered) -> Any:
+                if not answered:
+                    answered.append(other.answer(request, write) if request.page else other.search(request))
+                return record(*arguments)
+
+            monkeypatch.setattr(engine.sessions, "record", late)
+            if request.page:
+                assert engine.answer(request, write) == answered[0]
+                assert engine.sessions.pages(session) == 2
+                continue
+            mine, (theirs,) = engine.search(request), answered
+            assert isinstance(theirs, SearchOutcome)
+            assert (theirs.page, mine.page) == (3, 4)
+            assert mine.hidden.seen == 3 + 4 + 5
+            groups = [hit.item.group for hit in (*theirs.hits, *mine.hits) if hit.item.group is not None]
+            assert len(groups) == len(set(groups))
 
 
 def test_two_forks_search_in_parallel_and_neither_repeats_itself_or_the_common_past(engine: SearchEngine) -> None:

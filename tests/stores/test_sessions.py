@@ -463,6 +463,29 @@ def test_what_was_shown_is_remembered_as_the_file_has_it(tmp_path: Path) -> None
         assert sorted(sessions.shown(fork, "demo").tolist()) == before
 
 
+def test_a_fork_is_never_made_room_for_by_what_it_copies(sessions: Sessions, clock: Clock) -> None:
+    oldest = remember(sessions, None, "demo", "q", ids(1, 2, 3), "skip")
+    for _ in range(2):
+        clock.time += 1
+        other = remember(sessions, None, "demo", "q", ids(1), "skip")
+        sessions.update(SessionChange(other, "demo", keep=(1,)))
+    clock.time += 1
+    fork = sessions.update(SessionChange(oldest, fork=True))
+    assert fork.seen == {"demo": 3}
+    assert fork.pages == 1
+    assert oldest
+    sessions.check(oldest)
+
+
+def test_an_answer_made_from_what_was_seen_before_another_is_not_recorded(sessions: Sessions) -> None:
+    session = remember(sessions, None, "demo", "q", ids(1), "skip")
+    entry = PageEntry("demo", "q", {"text": ["q"]}, (2,), (0.5,))
+    assert sessions.record(session, entry, "allow", after=0) is None
+    made = sessions.record(session, entry, "allow", after=1)
+    assert made is not None
+    assert made.page == 2
+
+
 def test_a_session_at_its_limit_forgets_some_of_the_oldest_at_once(tmp_path: Path) -> None:
     with closing(Sessions(tmp_path / "s.db", most_ids=300)) as sessions:
         session, held = None, []
