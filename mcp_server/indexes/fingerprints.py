@@ -13,6 +13,8 @@ from mcp_server.errors import CollectionError, clipped
 
 _KEY = "embeddings"
 _BYTES = "bytes"
+_SAMPLE = "sample"
+_BLOCKS, _BLOCK_BYTES = 64, 4096
 _RECALL = "recall"
 
 
@@ -43,7 +45,7 @@ def note_file(faiss_file: Path) -> Path:
 
 def write_note(faiss_file: Path, fingerprint: str, facts: dict[str, Any]) -> None:
     """Write the note: what `faiss_file` was built from, and `facts` about it for people."""
-    write_json(note_file(faiss_file), {_KEY: fingerprint, _BYTES: faiss_file.stat().st_size, **facts})
+    write_json(note_file(faiss_file), {_KEY: fingerprint, **_identity(faiss_file), **facts})
 
 
 def note_recall(faiss_file: Path, recall: dict[str, Any]) -> None:
@@ -92,7 +94,17 @@ def _note(faiss_file: Path) -> dict[str, Any]:
     """Return the note; empty when there is none, or it is about another file."""
     try:
         note = json.loads(note_file(faiss_file).read_text(encoding="utf-8"))
-        size = faiss_file.stat().st_size
+        of_file = isinstance(note, dict) and cast("dict[str, Any]", note).items() >= _identity(faiss_file).items()
     except (OSError, ValueError):
         return {}
-    return cast("dict[str, Any]", note) if isinstance(note, dict) and note.get(_BYTES) == size else {}
+    return cast("dict[str, Any]", note) if of_file else {}
+
+
+def _identity(faiss_file: Path) -> dict[str, Any]:
+    """Return what tells the file from another, wherever it is copied to: its size, and a hash of some blocks of it. Raises OSError."""
+    size, found = faiss_file.stat().st_size, hashlib.sha256()
+    with faiss_file.open("rb") as opened:
+        for number in range(_BLOCKS):
+            opened.seek(max(0, size - _BLOCK_BYTES) * number // (_BLOCKS - 1))
+            found.update(opened.read(_BLOCK_BYTES))
+    return {_BYTES: size, _SAMPLE: found.hexdigest()}

@@ -194,3 +194,19 @@ def test_doctor_says_what_is_asked_of_the_index_what_it_reaches_and_whether_it_a
 
 def _never(_: object) -> Approval:
     raise AssertionError("nobody asked for that")
+
+
+def test_a_note_is_of_one_file_wherever_it_is_copied_to_and_of_no_other_of_its_size(tmp_path: Path) -> None:
+    first, copy = tmp_path / "index.faiss", tmp_path / "copy.faiss"
+    for size in (0, 10, 5_000, 3_000_000):
+        content = np.random.default_rng(size).bytes(size)
+        first.write_bytes(content)
+        write_note(first, "f", {"recall": {"facts": [1]}})
+        copy.write_bytes(content)
+        note_file(first).replace(note_file(copy))
+        assert noted(copy) == "f"
+        assert noted_recall(copy) == {"facts": [1]}
+        copy.write_bytes(content + b"1")
+        assert noted(copy) is None
+        copy.write_bytes(content[::-1])
+        assert (noted(copy) is None) is (size > 0)
