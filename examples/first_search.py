@@ -6,12 +6,14 @@ Run from the repository: python examples/first_search.py
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import anyio
 from mcp import Client, StdioServerParameters
 
-SERVER = StdioServerParameters(command=sys.executable, args=["-m", "mcp_server", "serve"])
+DEMO = Path(__file__).resolve().parent.parent / "data" / "demo" / "config.ini"
+SERVER = StdioServerParameters(command=sys.executable, args=["-m", "mcp_server", "serve", "--config", str(DEMO)])
 
 
 async def ask(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:

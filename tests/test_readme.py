@@ -52,9 +52,19 @@ def test_every_setting_is_in_the_example_configuration(repository: Path) -> None
     assert config.load_settings(example).warnings == ()
 
 
+def test_the_readmes_first_answer_is_what_the_first_command_prints(readme: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = readme.split("answers offline:\n\n```text\n")[1].split("```", maxsplit=1)[0]
+    assert main(["search", "a red apple", "--config", str(config.demo_folder() / "config.ini")]) == 0
+    for line, expected in zip(capsys.readouterr().out.splitlines(), shown.splitlines(), strict=True):
+        score, said = re.compile(r"\d\.\d{4}"), re.search(r"\d\.\d{4}", expected)
+        assert score.sub("", line) == score.sub("", expected)
+        assert said is None or float(score.findall(line)[0]) == pytest.approx(float(said[0]), abs=2e-3)
+
+
 def test_the_readmes_example_answer_is_what_the_demo_answers(readme: str, capsys: pytest.CaptureFixture[str]) -> None:
     shown = json.loads(readme.split("over the demo:\n\n```json\n")[1].split("```", maxsplit=1)[0])
-    assert main(["search", "a red apple", "-n", "3", "--filters", '{"category": "food-drink"}', "--json"]) == 0
+    command = ["search", "a red apple", "-n", "3", "--filters", '{"category": "food-drink"}', "--json"]
+    assert main([*command, "--config", str(config.demo_folder() / "config.ini")]) == 0
     answer = json.loads(capsys.readouterr().out)
     for hit, expected in zip(answer.pop("hits"), shown.pop("hits"), strict=True):
         assert hit.pop("score") == pytest.approx(expected.pop("score"), abs=2e-3)

@@ -115,6 +115,8 @@ def _page(page: FieldPage, question: FilterQuestion) -> Json:
     body: Json = {"field": field}
     if field["more"]:
         body["next"] = f"{field['more']:,} more: offset={question.offset + len(shown)}, or narrow with match."
+    elif page.kind == "json":
+        body["next"] = f"Values that are JSON are not listed. Filter by whether it is there: {compact({page.name: {'exists': True}})}."
     elif not shown:
         narrowed = question.match or question.offset
         body["next"] = "No value here; leave out match, offset or filters." if narrowed else "No item has this field."

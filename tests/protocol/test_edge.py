@@ -342,6 +342,14 @@ async def test_why_fewer_came_and_what_to_do_is_said_as_it_is(engine: SearchEngi
         assert left_out + like["returned"] + like["unseen_left"] == like["matching"]
 
 
+async def test_a_field_whose_values_cannot_be_listed_says_how_to_filter_by_it(engine: SearchEngine) -> None:
+    async with connected(engine, "auto") as client:
+        page = await call(client, "describe_filters", field="names")
+        condition = json.loads(page["next"].split("there: ")[1].removesuffix("."))
+        found = await call(client, "clip_search", text="cat", filters=condition)
+        assert found["matching"] == page["field"]["items"] > 0
+
+
 async def test_a_filter_with_a_key_twice_is_refused_and_an_empty_list_explained(engine: SearchEngine) -> None:
     async with connected(engine, "auto") as client:
         assert "twice" in await refusal(client, "clip_search", text="cat", filters='{"color": "red", "color": "blue"}')
