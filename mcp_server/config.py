@@ -228,7 +228,8 @@ def _needed_path(section: configparser.SectionProxy, key: str, root: Path) -> Pa
 
 def _path(value: str, root: Path) -> Path:
     try:
-        return Path(os.path.normpath(root / Path(value).expanduser()))
+        # only what is written at the very beginning: a folder may be called ~pictures, and is entered as ./~pictures
+        return Path(os.path.normpath(root / (Path(value).expanduser() if value.startswith("~") else value)))
     except RuntimeError as error:
         raise ConfigError(f'"{value}" names the home of a user who does not exist.') from error
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 
-QUIET = ("faiss", "httpx", "httpx2", "huggingface_hub", "mcp", "open_clip", "PIL", "sse_starlette", "urllib3", "uvicorn.access")
-"""Other packages' loggers, kept to warnings so that one line a search stays readable."""
+_WEB = ("httpcore", "httpcore2", "httpx", "httpx2", "huggingface_hub", "mcp", "sse_starlette", "urllib3", "uvicorn.access")
+QUIET = ("asyncio", "faiss", "filelock", "numcodecs", "open_clip", "PIL", *_WEB)
+"""Other packages' loggers, kept to warnings so that one line a search stays readable, at level DEBUG too."""
 
 
 def log_to_stderr(level: str) -> None:

@@ -139,6 +139,14 @@ def test_a_home_that_does_not_exist_is_said_of_its_own_section(tmp_path: Path) -
     assert "home" in settings.refused[0][1]
 
 
+def test_only_a_path_that_begins_with_a_tilde_begins_at_a_home(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, "[x]\nEmbeddingsFile = ./~root/e\nDatabaseFile = ~/d\nOriginalMediaURL = ./~nobody-of-that-name\n")
+    (collection,) = settings.collections
+    assert collection.embeddings_file == tmp_path / "~root" / "e"
+    assert collection.database_file == Path.home() / "d"
+    assert collection.original_base == str(tmp_path / "~nobody-of-that-name")
+
+
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.ini"):
         load_settings(tmp_path / "nowhere.ini")
