@@ -10,7 +10,7 @@ from mcp_server.domain.filters import folded
 from mcp_server.stores.schema import Kind, Tagset
 
 INDEX_TAGSET = "clip index id"
-"""Folded name of the tagset that says which medium is at which row."""
+"""Plain name of the tagset that says which medium is at which row."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,14 @@ class Field:
     """The tagset's own name, which `name` extends when two fields would otherwise be called the same."""
 
 
+def plain(name: str) -> str:
+    """Return the name of a tagset as it is read: "Clip_Index_Id" and "CLIP Index ID" are one."""
+    return " ".join(folded(name.replace("_", " ")).split())
+
+
 def is_internal(name: str) -> bool:
     """True for tagsets that tie the collection to an index and say nothing about pictures: `CLIP Index ID` and the like."""
-    return folded(name.strip()).endswith("index id")
+    return plain(name).endswith("index id")
 
 
 def fields_of(tagsets: Iterable[Tagset]) -> tuple[Field, ...]:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mcp_server.domain.filters import folded
 from mcp_server.errors import CatalogError
 from mcp_server.stores.database import Database
-from mcp_server.stores.fields import INDEX_TAGSET
+from mcp_server.stores.fields import INDEX_TAGSET, plain
 from mcp_server.stores.kept import Kept
 from mcp_server.stores.rows import RowMap
 from mcp_server.stores.schema import Schema, Tagset
@@ -100,7 +99,7 @@ def _claims(database: Database, schema: Schema, size: int, findings: list[str]) 
 
 
 def _index_tagset(database: Database, schema: Schema, findings: list[str]) -> Tagset:
-    named = [tagset for tagset in schema.tagsets if folded(tagset.name.strip()) == INDEX_TAGSET]
+    named = [tagset for tagset in schema.tagsets if plain(tagset.name) == INDEX_TAGSET]
     if not named:
         raise CatalogError(f"The catalog {database.path} has no tagset called CLIP Index ID, so no row of the embeddings has a medium.")
     if len(named) > 1:

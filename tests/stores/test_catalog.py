@@ -83,10 +83,11 @@ def test_two_claims_on_a_row_and_two_rows_of_a_medium_are_settled_and_reported(t
         assert catalog.rows_of_groups([404]).rows.tolist() == [0]
 
 
-@pytest.mark.parametrize("name", ["clip index id", "CLIP INDEX ID", " Clip Index Id "])
-def test_the_index_tagset_is_found_in_any_letter_case(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["clip index id", "CLIP INDEX ID", " Clip Index Id ", "Clip_Index_Id", "CLIP  Index_ID"])
+def test_the_index_tagset_is_found_in_any_spelling(tmp_path: Path, name: str) -> None:
     with closing(Catalog.open(m3.build(tmp_path / "c.db", VIDEO, index_name=name), 5)) as catalog:
         assert catalog.indexed == 3
+        assert [field.name for field in catalog.fields] == ["title", "year", "caption"]
 
 
 def test_index_ids_stored_as_text_count_and_others_are_reported(tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def test_a_name_made_longer_never_hides_a_real_field() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "internal"), [("CLIP Index ID", True), ("x index id ", True), ("INDEX ID", True), ("Index ID of x", False)]
+    ("name", "internal"),
+    [("CLIP Index ID", True), ("x index id ", True), ("INDEX ID", True), ("SigLIP_Index_ID", True), ("Index ID of x", False)],
 )
 def test_only_names_that_end_in_index_id_are_internal(name: str, internal: bool) -> None:
     assert is_internal(name) is internal
