@@ -105,7 +105,7 @@ def _index_tagset(database: Database, schema: Schema, findings: list[str]) -> Ta
     if len(named) > 1:
         findings.append(f"{len(named)} tagsets are called CLIP Index ID; tagset {named[0].id} counts.")
     if named[0].kind is None:
-        raise CatalogError(f"The catalog {database.path} has no table numerical_int_tags with the values of CLIP Index ID.")
+        raise CatalogError(f"The catalog {database.path} has no values of CLIP Index ID; they belong into the table numerical_int_tags.")
     return named[0]
 
 

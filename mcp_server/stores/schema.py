@@ -156,8 +156,8 @@ def _tagsets(
     inferred: dict[int, Kind] | None = None
     for id_, name, type_id in database.rows(f"SELECT id, name, {tagtype} FROM tagsets ORDER BY id"):
         type_name = type_names.get(type_id, "")
-        kind = _KIND_OF_TYPE.get(type_name.strip().casefold())
-        if not type_name:
+        kind = _kind_of(type_name)
+        if kind is None:
             inferred = _kinds_by_value(database, tables) if inferred is None else inferred
             kind = inferred.get(id_)
         if kind is None or kind not in tables:
@@ -167,16 +167,24 @@ def _tagsets(
     return tuple(tagsets)
 
 
+def _kind_of(type_name: str) -> Kind | None:
+    return _KIND_OF_TYPE.get(type_name.strip().casefold())
+
+
 def _type_names(database: Database, columns: dict[str, dict[str, str]]) -> dict[int, str]:
+    """Return the name of each type: of its two labels the one that is known, for the other may say anything; else the first."""
     has = columns.get("tag_types", {})
-    label = next((column for column in ("description", "name") if column in has), None)
-    if "id" not in has or label is None:
+    if "id" not in has:
         return {}
-    return {id_: str(name) for id_, name in database.rows(f"SELECT id, {_quoted(has[label])} FROM tag_types")}
+    names: dict[int, str] = {}
+    for id_, *stored in database.rows(f"SELECT id, {_optional(has, 'description')}, {_optional(has, 'name')} FROM tag_types"):
+        labels = [str(label) for label in stored if label is not None]
+        names[id_] = next((label for label in labels if _kind_of(label) is not None), labels[0] if labels else "")
+    return names
 
 
 def _kinds_by_value(database: Database, tables: dict[Kind, ValueTable]) -> dict[int, Kind]:
-    """Where no type names a tagset's kind, the table its values are in does."""
+    """Where no known type names a tagset's kind, the table its values are in does."""
     found: dict[int, Kind] = {}
     for kind, table in tables.items():
         for (tagset,) in database.rows(f"SELECT DISTINCT s FROM ({table.tagset_source})"):
@@ -191,6 +199,6 @@ def _has_index_on(database: Database, table: str, column: str) -> bool:
 
 def _description(columns: dict[str, dict[str, str]], source: str | None, tables: dict[Kind, ValueTable]) -> str:
     types = columns.get("tag_types", {})
-    label = next((f"tag_types.{column}" for column in ("description", "name") if column in types), "no tag_types")
+    label = " and ".join(f"tag_types.{column}" for column in ("description", "name") if column in types) or "no tag_types"
     values = ", ".join(f"{table.name}({table.tag_column})".replace('"', "") for table in tables.values())
     return f"medias.{source or 'without source'}, {label}, {values or 'no values'}"

@@ -134,14 +134,51 @@ def test_missing_optional_tables_and_columns_are_done_without(tmp_path: Path) ->
         assert any("neither a source nor a uri" in one for one in catalog.findings)
 
 
+@pytest.mark.parametrize("layout", m3.LAYOUTS)
+@pytest.mark.parametrize("other", ["'Values of some kind'", "NULL", "''"])
+def test_a_type_is_known_by_whichever_of_its_two_labels_names_it(tmp_path: Path, layout: m3.Layout, other: str) -> None:
+    path = m3.build(tmp_path / "c.db", VIDEO, TYPES, layout=layout)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        label = "name" if layout == "engine" else "description"
+        connection.execute(f"ALTER TABLE tag_types ADD COLUMN {label} TEXT")
+        connection.execute(f"UPDATE tag_types SET {label} = {other}")
+    with closing(Catalog.open(path, 5)) as catalog:
+        assert catalog.indexed == 3
+        assert {field.name: field.kind for field in catalog.fields} == {
+            "year": "integer",
+            "weight": "number",
+            "extra": "json",
+            "title": "text",
+            "caption": "text",
+        }
+        assert "tag_types.description and tag_types.name" in catalog.schema
+
+
+def test_types_with_unknown_names_go_by_where_the_values_are(tmp_path: Path) -> None:
+    path = m3.build(tmp_path / "c.db", VIDEO, TYPES)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE tag_types SET description = 'Type ' || id")
+    with closing(Catalog.open(path, 5)) as catalog:
+        assert catalog.indexed == 3
+        assert {field.name: field.kind for field in catalog.fields} == {"year": "integer", "title": "text", "caption": "text"}
+
+
+def test_an_index_tagset_without_values_says_where_they_belong(tmp_path: Path) -> None:
+    path = m3.build(tmp_path / "c.db", VIDEO)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DROP TABLE numerical_int_tags")
+    with pytest.raises(CatalogError, match="no values of CLIP Index ID; they belong into the table numerical_int_tags"):
+        Catalog.open(path, 5)
+
+
 def test_a_type_name_from_the_data_never_becomes_sql(tmp_path: Path) -> None:
     path = m3.build(tmp_path / "c.db", VIDEO, TYPES)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE tag_types SET description = 'x; DROP TABLE medias; --' WHERE id = 1")
         connection.execute("UPDATE tag_types SET description = 'medias' WHERE id = 6")
     with closing(Catalog.open(path, 5)) as catalog:
-        assert [field.name for field in catalog.fields] == ["year", "extra"]
-        assert sum("left out" in one for one in catalog.findings) == 3
+        assert [field.name for field in catalog.fields] == ["year", "extra", "title", "caption"]
+        assert sum("left out" in one for one in catalog.findings) == 1
         assert len(catalog.items_at([0, 2, 3], "full")) == 3
 
 
