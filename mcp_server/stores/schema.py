@@ -7,6 +7,7 @@ one has `medias.uri`, `tag_types.name`, `categorical_tags` and `<type>_tags(id, 
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,13 +32,13 @@ _KIND_OF_TYPE: dict[str, Kind] = {
 
 @dataclass(frozen=True)
 class ValueTable:
-    """Where the values of one kind of tag are: `name` and the columns are quoted and safe to put into SQL."""
+    """Where the values of one kind of tag are: in one table, or in several."""
 
     kind: Kind
-    name: str
-    tag_column: str
+    names: str
+    """Tables and their columns of tag ids, for people."""
     tagset_source: str
-    """SQL that yields (tag, value, tagset) as `t`, `v` and `s`."""
+    """SQL that yields (tag, value, tagset) as `t`, `v` and `s`; names in it are quoted."""
 
 
 @dataclass(frozen=True)
@@ -127,14 +128,14 @@ def _require(database: Database, columns: dict[str, dict[str, str]], table: str,
 
 
 def _value_tables(names: dict[str, str], columns: dict[str, dict[str, str]]) -> dict[Kind, ValueTable]:
-    """Return the table of each kind. Only names of `sqlite_master` reach SQL: data rows choose among the known kinds, no more."""
-    tables: dict[Kind, ValueTable] = {}
+    """Return the tables of each kind. Only names of `sqlite_master` reach SQL: data rows choose among the known kinds, no more."""
+    found: defaultdict[Kind, list[tuple[str, str]]] = defaultdict(list)
     tags = columns.get("tags", {})
     for type_name, kind in _KIND_OF_TYPE.items():
         key = f"{type_name}_tags"
         has = columns.get(key, {})
         tag = next((column for column in ("tag_id", "id") if column in has), None)
-        if kind in tables or tag is None or "value" not in has:
+        if tag is None or "value" not in has:
             continue
         name, tag_column = _quoted(names[key]), _quoted(has[tag])
         if "tagset_id" in has:
@@ -143,8 +144,11 @@ def _value_tables(names: dict[str, str], columns: dict[str, dict[str, str]]) -> 
             source = f"SELECT x.{tag_column} AS t, x.value AS v, g.tagset_id AS s FROM {name} x JOIN tags g ON g.id = x.{tag_column}"
         else:
             continue
-        tables[kind] = ValueTable(kind, name, tag_column, source)
-    return tables
+        found[kind].append((f"{names[key]}({has[tag]})", source))
+    return {
+        kind: ValueTable(kind, ", ".join(name for name, _ in tables), " UNION ALL ".join(source for _, source in tables))
+        for kind, tables in found.items()
+    }
 
 
 def _tagsets(
@@ -200,5 +204,5 @@ def _has_index_on(database: Database, table: str, column: str) -> bool:
 def _description(columns: dict[str, dict[str, str]], source: str | None, tables: dict[Kind, ValueTable]) -> str:
     types = columns.get("tag_types", {})
     label = " and ".join(f"tag_types.{column}" for column in ("description", "name") if column in types) or "no tag_types"
-    values = ", ".join(f"{table.name}({table.tag_column})".replace('"', "") for table in tables.values())
+    values = ", ".join(table.names for table in tables.values())
     return f"medias.{source or 'without source'}, {label}, {values or 'no values'}"

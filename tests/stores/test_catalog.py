@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mcp_server.domain.filter_syntax import parse_filter
 from mcp_server.errors import CatalogError
 from mcp_server.stores.catalog import Catalog
+from mcp_server.stores.filter_index import FilterIndex
 from tests import m3
 
 VIDEO = [
@@ -132,6 +134,32 @@ def test_missing_optional_tables_and_columns_are_done_without(tmp_path: Path) ->
         items = catalog.items_at([2, 3], "full")
         assert [(item.title, item.uri) for item in items] == [("A dog", ""), ("item 12", "")]
         assert any("neither a source nor a uri" in one for one in catalog.findings)
+
+
+@pytest.mark.parametrize("layout", m3.LAYOUTS)
+def test_an_empty_second_table_of_texts_takes_nothing_away(tmp_path: Path, layout: m3.Layout) -> None:
+    path = m3.build(tmp_path / "c.db", VIDEO, TYPES, layout=layout)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        other = "categorical_tags" if layout == "engine" else "alphanumerical_tags"
+        connection.execute(f"CREATE TABLE {other} (id INTEGER PRIMARY KEY, value TEXT, tagset_id INTEGER)")
+    with closing(Catalog.open(path, 5)) as catalog:
+        assert FilterIndex(catalog).evaluate(parse_filter({"caption": "a dog"})).mask.tolist() == [False, False, True, False, False]
+        assert [item.title for item in catalog.items_at([0, 2], "full")] == ["The film", "A dog"]
+
+
+def test_texts_of_two_types_in_two_tables_are_all_read(tmp_path: Path) -> None:
+    path = m3.build(tmp_path / "c.db", VIDEO, TYPES)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE categorical_tags (id INTEGER PRIMARY KEY, value TEXT, tagset_id INTEGER)")
+        connection.execute("INSERT INTO tag_types VALUES (8, 'categorical')")
+        connection.execute("INSERT INTO tagsets VALUES (50, 'Place', 8)")
+        connection.execute("INSERT INTO tags VALUES (900, 8, 50)")
+        connection.execute("INSERT INTO categorical_tags VALUES (900, 'zoo', 50)")
+        connection.execute("INSERT INTO taggings VALUES (10, 900)")
+    with closing(Catalog.open(path, 5)) as catalog:
+        assert FilterIndex(catalog).evaluate(parse_filter({"place": "zoo", "caption": "A dog"})).count == 1
+        assert catalog.items_at([2], "full")[0].tags == {"title": ["The film"], "year": [2020], "caption": ["A dog"], "Place": ["zoo"]}
+        assert "alphanumerical_tags(id), categorical_tags(id)" in catalog.schema
 
 
 @pytest.mark.parametrize("layout", m3.LAYOUTS)
