@@ -163,7 +163,7 @@ def _tagsets(
         kind = _kind_of(type_name)
         if kind is None:
             inferred = _kinds_by_value(database, tables) if inferred is None else inferred
-            kind = inferred.get(id_)
+            kind = inferred.get(int(id_))
         if kind is None or kind not in tables:
             findings.append(f"tagset {id_} ({name}) is of type {type_name or type_id}, whose values cannot be found: it is left out.")
             kind = None
@@ -191,7 +191,7 @@ def _kinds_by_value(database: Database, tables: dict[Kind, ValueTable]) -> dict[
     """Where no known type names a tagset's kind, the table its values are in does."""
     found: dict[int, Kind] = {}
     for kind, table in tables.items():
-        for (tagset,) in database.rows(f"SELECT DISTINCT s FROM ({table.tagset_source})"):
+        for (tagset,) in database.rows(f"SELECT DISTINCT CAST(s AS INTEGER) FROM ({table.tagset_source})"):
             found.setdefault(tagset, kind)
     return found
 

@@ -41,24 +41,30 @@ def read_tags(database: Database, schema: Schema, tagset_ids: Sequence[int], kin
     source = _source(schema, kind)
     sql = f"SELECT t, v, s FROM ({source}) WHERE s IN (SELECT value FROM json_each(?)) AND t IS NOT NULL ORDER BY t, v"
     kept: dict[int, tuple[object, int]] = {}
-    for tag, value, tagset in database.rows(sql, json.dumps(list(tagset_ids))):
+    for tag, value, tagset in database.rows(sql, _listed(tagset_ids)):
         kept.setdefault(int(tag), (value, int(tagset)))
-    ids = np.fromiter(kept, dtype=np.int64, count=len(kept))
-    tagsets = np.fromiter((tagset for _, tagset in kept.values()), dtype=np.int64, count=len(kept))
-    return Tags(ids, tagsets), [value for value, _ in kept.values()]
+    ordered = sorted(kept)  # ids stored as text come as text is sorted: 10 before 9
+    ids = np.fromiter(ordered, dtype=np.int64, count=len(kept))
+    tagsets = np.fromiter((kept[tag][1] for tag in ordered), dtype=np.int64, count=len(kept))
+    return Tags(ids, tagsets), [kept[tag][0] for tag in ordered]
 
 
 def read_taggings(database: Database, schema: Schema, tagset_ids: Sequence[int], kind: Kind | None) -> Ints:
     """Return (n, 2) media ids and tag ids: who has the tags of those tagsets, in no order."""
     tags = f"SELECT t FROM ({_source(schema, kind)}) WHERE s IN (SELECT value FROM json_each(?))"
     sql = f"SELECT CAST(media_id AS INTEGER), CAST(tag_id AS INTEGER) FROM taggings WHERE tag_id IN ({tags}) AND media_id IS NOT NULL"
-    return database.integers(sql, json.dumps(list(tagset_ids)))
+    return database.integers(sql, _listed(tagset_ids))
 
 
 def read_values(database: Database, table: ValueTable, tag_ids: Sequence[int]) -> list[tuple[int, object, int]]:
     """Return (tag, value, tagset) of those of `tag_ids` whose value is in `table`, ascending by tag."""
     sql = f"SELECT t, v, s FROM ({table.tagset_source}) WHERE t IN (SELECT value FROM json_each(?)) ORDER BY t, v"
-    return [(int(tag), value, int(tagset)) for tag, value, tagset in database.rows(sql, json.dumps(list(tag_ids)))]
+    return [(int(tag), value, int(tagset)) for tag, value, tagset in database.rows(sql, _listed(tag_ids))]
+
+
+def _listed(ids: Sequence[int]) -> str:
+    """Return `ids` for `json_each`, each as a number and as text: a column of either finds its own, with its index."""
+    return json.dumps([*ids, *map(str, ids)])
 
 
 def _source(schema: Schema, kind: Kind | None) -> str:

@@ -191,6 +191,42 @@ def test_types_with_unknown_names_go_by_where_the_values_are(tmp_path: Path) -> 
         assert {field.name: field.kind for field in catalog.fields} == {"year": "integer", "title": "text", "caption": "text"}
 
 
+@pytest.mark.parametrize("layout", m3.LAYOUTS)
+@pytest.mark.parametrize("type_name", ["TEXT", ""])
+@pytest.mark.parametrize("typed", [True, False])
+def test_ids_of_tags_and_tagsets_may_be_stored_as_text(tmp_path: Path, layout: m3.Layout, type_name: str, typed: bool) -> None:
+    path = m3.build(tmp_path / "c.db", VIDEO, TYPES, layout=layout)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for table in ("alphanumerical_tags", "numerical_int_tags") if layout == "engine" else ("tags", "categorical_tags"):
+            as_text(connection, table, type_name)
+        if not typed:
+            connection.execute("DROP TABLE tag_types")
+    with closing(Catalog.open(path, 5)) as catalog:
+        assert catalog.media_of_row.tolist() == [11, -1, 10, 12, -1]
+        assert FilterIndex(catalog).evaluate(parse_filter({"caption": "a dog", "year": 2020})).count == 1
+        assert catalog.items_at([2], "full")[0].tags == {"title": ["The film"], "year": [2020], "caption": ["A dog"]}
+
+
+def test_tags_with_ids_of_several_lengths_stored_as_text_keep_their_values(tmp_path: Path) -> None:
+    path = m3.build(tmp_path / "c.db", [m3.Media(one, one - 1, tags={"a": [f"v{one}"]}) for one in range(1, 1000)])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        as_text(connection, "alphanumerical_tags", "TEXT")
+    with closing(Catalog.open(path, 999)) as catalog:
+        index = FilterIndex(catalog)
+        for one in (1, 99, 500, 999):
+            assert np.flatnonzero(index.evaluate(parse_filter({"a": f"v{one}"})).mask).tolist() == [one - 1]
+
+
+def as_text(connection: sqlite3.Connection, table: str, type_name: str) -> None:
+    """Make all columns of `table` ones of `type_name`, the ids in them text."""
+    columns = [str(name) for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
+    stored = [name if name == "value" else f"CAST({name} AS TEXT)" for name in columns]
+    connection.execute(f"CREATE TABLE copy ({', '.join(f'{name} {type_name}' for name in columns)})")
+    connection.execute(f"INSERT INTO copy SELECT {', '.join(stored)} FROM {table}")
+    connection.execute(f"DROP TABLE {table}")
+    connection.execute(f"ALTER TABLE copy RENAME TO {table}")
+
+
 def test_an_index_tagset_without_values_says_where_they_belong(tmp_path: Path) -> None:
     path = m3.build(tmp_path / "c.db", VIDEO)
     with closing(sqlite3.connect(path)) as connection, connection:
