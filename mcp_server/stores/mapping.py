@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 
+_UNREAD = -2
+
 _SET = "media"
 
 Ints = NDArray[np.int64]
@@ -44,8 +46,11 @@ def read_mapping(database: Database, schema: Schema, size: int, unusable: NDArra
     """
     findings: list[str] = []
     pairs = _claims(database, schema, size, findings)
-    medias = database.integers(f"SELECT id, coalesce(CAST({schema.media_group} AS INTEGER), -1) FROM medias ORDER BY id")
+    medias = database.integers(f"SELECT id, {_group(schema.media_group)} FROM medias ORDER BY id")
     ids, groups = medias[:, 0], medias[:, 1]
+    unread = int(np.count_nonzero(groups == _UNREAD))
+    if unread:
+        findings.append(f"{unread} values of group_id are not whole numbers from 0; their media are in no group.")
     pairs = _kept(pairs, np.isin(pairs[:, 0], ids), "{} CLIP Index IDs belong to media that do not exist.", findings)
     pairs = _kept(pairs, _is_first(pairs[:, 0]), "{} media claim more than one row; the lowest row counts.", findings)
     pairs = pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]
@@ -57,7 +62,7 @@ def read_mapping(database: Database, schema: Schema, size: int, unusable: NDArra
     media_of_row = np.full(size, -1, dtype=np.int64)
     group_of_row = np.full(size, -1, dtype=np.int64)
     media_of_row[pairs[:, 1]] = pairs[:, 0]
-    group_of_row[pairs[:, 1]] = groups[np.searchsorted(ids, pairs[:, 0])]
+    group_of_row[pairs[:, 1]] = np.maximum(groups, -1)[np.searchsorted(ids, pairs[:, 0])]
     if unclaimed:
         findings.append(f"{unclaimed} of {size} rows of the embeddings belong to no medium; they are never returned.")
     used = np.unique(group_of_row[group_of_row >= 0])
@@ -107,6 +112,12 @@ def _index_tagset(database: Database, schema: Schema, findings: list[str]) -> Ta
     if named[0].kind is None:
         raise CatalogError(f"The catalog {database.path} has no values of CLIP Index ID; they belong into the table numerical_int_tags.")
     return named[0]
+
+
+def _group(column: str) -> str:
+    """Return SQL for a group: -1 for none, `_UNREAD` for what is no id. A comparison with a cast reads text that is a number as one."""
+    number = f"CAST({column} AS INTEGER)"
+    return f"CASE WHEN {column} IS NULL THEN -1 WHEN {column} = {number} AND {number} >= 0 THEN {number} ELSE {_UNREAD} END"
 
 
 def _whole(value: object) -> int | None:

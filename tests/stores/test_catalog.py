@@ -85,6 +85,20 @@ def test_two_claims_on_a_row_and_two_rows_of_a_medium_are_settled_and_reported(t
         assert catalog.rows_of_groups([404]).rows.tolist() == [0]
 
 
+@pytest.mark.parametrize("type_name", ["INTEGER", "TEXT", ""])
+def test_a_group_that_is_no_whole_number_is_none_and_is_reported(tmp_path: Path, type_name: str) -> None:
+    stored = ["", "abc", "5.5", "-3", -3, 2.5, 2**63, "12x", None, 1, "1", " 1\r", 1.0, "0"]
+    path = m3.build(tmp_path / "c.db", [m3.Media(one + 1, one) for one in range(len(stored))])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("ALTER TABLE medias DROP COLUMN group_id")
+        connection.execute(f"ALTER TABLE medias ADD COLUMN group_id {type_name}")
+        for one, group in enumerate(stored):
+            connection.execute("UPDATE medias SET group_id = ? WHERE id = ?", (str(group) if group == 2**63 else group, one + 1))
+    with closing(Catalog.open(path, len(stored))) as catalog:
+        assert catalog.group_of_row.tolist() == [-1] * 9 + [1] * 4 + [0]
+        assert any(one.startswith("8 values of group_id are not whole numbers from 0") for one in catalog.findings)
+
+
 @pytest.mark.parametrize("name", ["clip index id", "CLIP INDEX ID", " Clip Index Id ", "Clip_Index_Id", "CLIP  Index_ID"])
 def test_the_index_tagset_is_found_in_any_spelling(tmp_path: Path, name: str) -> None:
     with closing(Catalog.open(m3.build(tmp_path / "c.db", VIDEO, index_name=name), 5)) as catalog:
