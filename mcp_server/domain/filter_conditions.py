@@ -145,7 +145,7 @@ def reversed_range(field: str, lower: Scalar, upper: Scalar) -> FilterError:
 
 def _number(value: Scalar) -> Decimal | None:
     try:
-        number = Decimal(value)
+        number = Decimal(str(value) if isinstance(value, float) else value)  # 0.1 as it was written, not as it is stored
     except InvalidOperation:
         return None
     return number if number.is_finite() else None

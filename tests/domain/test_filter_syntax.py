@@ -219,6 +219,11 @@ def test_a_range_with_ends_of_different_precision_is_not_taken_for_reversed() ->
     assert parse_filter({"At": {"gte": "2021-01-01T10:00:00+02:00", "lte": "2021-01-01T09:00:00-05:00"}}) is not None
 
 
+@pytest.mark.parametrize(("lower", "upper"), [(0.1, "0.1"), ("0.3", 0.3), (10**23, 1e23), (2**53 + 1, str(2**53 + 1)), (10**300, "1e300")])
+def test_a_number_and_the_same_number_as_text_are_a_range(lower: object, upper: object) -> None:
+    assert parse_filter({"price": {"gte": lower, "lte": upper}}) is not None
+
+
 def test_a_thousand_conditions_and_ten_thousand_values_are_accepted() -> None:
     assert parse_filter({"any": [{"A": 1}] * 499}) is not None
     assert parse_filter({"A": [str(one) for one in range(10_000)]}) is not None
