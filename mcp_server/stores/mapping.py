@@ -39,7 +39,8 @@ class Mapping:
 def read_mapping(database: Database, schema: Schema, size: int, unusable: NDArray[np.bool_] | None = None) -> Mapping:
     """Return the media of `size` rows.
 
-    A medium has its lowest row only; of two media on one row, the lower id has it. Media whose row is `unusable` have none.
+    A medium has its lowest row only; of two media on one row, the lower id has it. Media whose row is `unusable`, or whose id is
+    negative, have none.
 
     Raises:
         CatalogError: no tagset is called CLIP Index ID, or its values cannot be read.
@@ -52,6 +53,7 @@ def read_mapping(database: Database, schema: Schema, size: int, unusable: NDArra
     if unread:
         findings.append(f"{unread} values of group_id are not whole numbers from 0; their media are in no group.")
     pairs = _kept(pairs, np.isin(pairs[:, 0], ids), "{} CLIP Index IDs belong to media that do not exist.", findings)
+    pairs = _kept(pairs, pairs[:, 0] >= 0, "{} media have an id below 0; they cannot be found.", findings)
     pairs = _kept(pairs, _is_first(pairs[:, 0]), "{} media claim more than one row; the lowest row counts.", findings)
     pairs = pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]
     pairs = _kept(pairs, _is_first(pairs[:, 1]), "{} media claim a row that a medium with a lower id has; they cannot be found.", findings)

@@ -85,6 +85,17 @@ def test_two_claims_on_a_row_and_two_rows_of_a_medium_are_settled_and_reported(t
         assert catalog.rows_of_groups([404]).rows.tolist() == [0]
 
 
+def test_media_with_a_negative_id_are_reported_and_give_way(tmp_path: Path) -> None:
+    medias = [m3.Media(-5, 0), m3.Media(-1, 1), m3.Media(7, 1), m3.Media(8, 2, -5)]
+    with closing(Catalog.open(m3.build(tmp_path / "c.db", medias), 3)) as catalog:
+        assert catalog.media_of_row.tolist() == [-1, 7, 8]
+        assert catalog.indexed == 2
+        assert catalog.findings[1:] == (
+            "2 media have an id below 0; they cannot be found.",
+            "1 of 3 rows of the embeddings belong to no medium; they are never returned.",
+        )
+
+
 @pytest.mark.parametrize("type_name", ["INTEGER", "TEXT", ""])
 def test_a_group_that_is_no_whole_number_is_none_and_is_reported(tmp_path: Path, type_name: str) -> None:
     stored = ["", "abc", "5.5", "-3", -3, 2.5, 2**63, "12x", None, 1, "1", " 1\r", 1.0, "0"]
