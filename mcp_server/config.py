@@ -10,6 +10,7 @@ import configparser
 import difflib
 import logging
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,8 @@ _COLLECTION_KEYS = (
     "LogDirectory",
     "Model",
 )
+_HEADER = re.compile(r"\[\s*(?P<header>.*\S)\s*\]")
+"""A section's name, without the blanks around it: nobody could name it with them."""
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -159,6 +162,7 @@ def demo_folder() -> Path:
 
 def _parsed(file: Path) -> configparser.ConfigParser:
     parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=(";",))
+    parser.SECTCRE = _HEADER
     try:
         parser.read_string(file.read_text(encoding="utf-8-sig"), source=file.name)
     except (configparser.Error, UnicodeDecodeError, OSError) as error:

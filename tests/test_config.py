@@ -80,6 +80,13 @@ def test_relative_paths_start_beside_the_config_unless_its_folder_is_called_data
     assert load_settings(file, root=tmp_path / "r").collections[0].database_file == tmp_path / "r/d.db"
 
 
+def test_blanks_around_the_name_of_a_section_are_no_part_of_it(tmp_path: Path) -> None:
+    text = "[ DEFAULT ]\nModelDevice = cpu\n[ server]\nPort = 9000\n[ my photos\t]\nEmbeddingsFile = e\nDatabaseFile = d\n"
+    settings = settings_of(tmp_path, text)
+    assert [collection.name for collection in settings.collections] == ["my photos"]
+    assert (settings.model_device, settings.port, settings.refused, settings.warnings) == ("cpu", 9000, (), ())
+
+
 def test_keys_ignore_letter_case_and_a_misspelt_one_is_warned_about_by_name(tmp_path: Path) -> None:
     text = "[DEFAULT]\nmodeldevice = CPU\n[x]\nembeddingsfile = e\nDATABASEFILE = d\nEmbedingsFile = f\n"
     settings = settings_of(tmp_path, text)
@@ -96,6 +103,8 @@ def test_keys_ignore_letter_case_and_a_misspelt_one_is_warned_about_by_name(tmp_
         ("[LOGGING]\nLevel = loud\n", "DEBUG"),
         ("no section\n", "INI"),
         ("[x]\n[x]\n", "INI"),
+        ("[x]\n[ x ]\n", "'x' already exists"),
+        ("[ ]\n", "INI"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_what_can(tmp_path: Path, text: str, words: str) -> None:
