@@ -16,7 +16,8 @@ SearchServerError
 ├── SessionStoreError      the server cannot keep sessions; the caller's arguments are fine
 ├── CollectionError        a collection cannot be opened or read: found by `doctor`
 │   ├── CatalogError           the SQLite file
-│   │   └── CatalogReplacedError   another file took its place: begin again with that one
+│   │   ├── CatalogReplacedError   another file took its place: begin again with that one
+│   │   └── CatalogBusyError       another program is writing to it: try again later
 │   └── IndexMismatchError     embeddings, index and model do not fit each other
 ├── IngestError            a folder cannot be turned into a collection
 └── ConfigError            the configuration cannot be used: found when starting
@@ -111,6 +112,10 @@ class CatalogError(CollectionError):
 
 class CatalogReplacedError(CatalogError):
     """Another file has taken the catalog's place; a call that began on the old one can begin again on the new one."""
+
+
+class CatalogBusyError(CatalogError):
+    """Another program is writing to the catalog and lets nobody read meanwhile; the same call works when it has finished."""
 
 
 class IndexMismatchError(CollectionError):

@@ -8,13 +8,26 @@ from contextlib import contextmanager
 
 from mcp.server.mcpserver.exceptions import ToolError
 
-from mcp_server.errors import MESSAGE_LIMIT, CallerError, CollectionError, EncoderError, SearchServerError, SessionStoreError, whole
+from mcp_server.errors import (
+    MESSAGE_LIMIT,
+    CallerError,
+    CatalogBusyError,
+    CollectionError,
+    EncoderError,
+    SearchServerError,
+    SessionStoreError,
+    whole,
+)
 
 logger = logging.getLogger(__name__)
 
 _COLLECTION_TEXT = (
     "This collection cannot be opened on the server. Your arguments are fine. "
     "Tell the user to run `clip-search-mcp doctor`, which says what is wrong; other collections still work."
+)
+_BUSY_TEXT = (
+    "The catalog of this collection is being written to on the server. Your arguments are fine. "
+    "Try again in a minute; other collections still work."
 )
 
 
@@ -32,6 +45,9 @@ def text_of(error: SearchServerError) -> str:
     if isinstance(error, CallerError | EncoderError | SessionStoreError):
         message = whole(error.message)
         return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…"
+    if isinstance(error, CatalogBusyError):
+        logger.warning("collection.busy reason=%s", error)
+        return _BUSY_TEXT
     if isinstance(error, CollectionError):
         logger.error("collection.failed reason=%s", error)
         return _COLLECTION_TEXT

@@ -17,12 +17,13 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mcp_server.errors import CatalogError, CatalogReplacedError
+from mcp_server.errors import CatalogBusyError, CatalogError, CatalogReplacedError
 from mcp_server.stores.content import Content, content_of
 
 logger = logging.getLogger(__name__)
 
-_BUSY_SECONDS = 10.0
+_BUSY_SECONDS = 3.0
+"""How long a read waits for a writer that lets nobody read."""
 _MODE_AT = 18
 _WAL_MODE = b"\x02\x02"
 """Bytes 18 and 19 of a database in WAL mode. Source: https://www.sqlite.org/fileformat.html, section 1.3."""
@@ -111,6 +112,7 @@ class Database:
 
         Raises:
             CatalogReplacedError: another file took this one's place, and no connection to this one is left.
+            CatalogBusyError: another program is writing to it and lets nobody read.
             CatalogError: the file cannot be read, or this is closed.
         """
         return self._read(sql, parameters, sqlite3.Cursor.fetchall)
@@ -120,6 +122,7 @@ class Database:
 
         Raises:
             CatalogReplacedError: another file took this one's place, and no connection to this one is left.
+            CatalogBusyError: another program is writing to it and lets nobody read.
             CatalogError: the file cannot be read, a value is not an integer, or this is closed.
         """
 
@@ -153,7 +156,7 @@ class Database:
                     return found
             except sqlite3.Error as error:
                 if self._is_sound(lent):
-                    raise CatalogError(f"The catalog {self.path} cannot be read: {error}.") from error
+                    raise self._busy(error) or CatalogError(f"The catalog {self.path} cannot be read: {error}.") from error
             finally:
                 self._give_back(lent, sound)
 
@@ -192,13 +195,19 @@ class Database:
         except (OSError, sqlite3.Error) as error:
             if self.is_replaced:
                 return None
-            raise CatalogError(
+            raise self._busy(error) or CatalogError(
                 f"The catalog {self.path} cannot be opened: {error}. DatabaseFile takes a SQLite file in the M3 schema."
             ) from error
         if self.is_replaced:
             connection.close()
             return None
         return _Lent(connection, snapshot)
+
+    def _busy(self, error: Exception) -> CatalogBusyError | None:
+        """Return what to raise when `error` says that a writer holds the file; None when it says something else."""
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
+            return None
+        return CatalogBusyError(f"The catalog {self.path} is being written to by another program. Let it finish, then try again.")
 
     def _give_back(self, lent: _Lent, sound: bool) -> None:
         """Keep the connection for the next read, or close it."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,21 @@ async def test_one_broken_collection_is_told_apart_and_the_others_work(demo_sett
         listed = (await call(client, "describe_filters"))["collections"]
         assert listed["demo"] == 3_513
         assert "doctor" in listed["no_model"]
+
+
+async def test_a_catalog_that_is_being_written_to_is_asked_for_again_later(demo_settings: Settings, tmp_path: Path) -> None:
+    catalog = tmp_path / "c.db"
+    catalog.write_bytes(demo_settings.collections[0].database_file.read_bytes())
+    collection = replace(demo_settings.collections[0], database_file=catalog)
+    settings = replace(demo_settings, collections=(collection,), state_folder=tmp_path)
+    with closing(sqlite3.connect(catalog, isolation_level=None)) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        async with connected(open_engine(settings), "auto") as client:
+            told = await refusal(client, "clip_search", text="cat")
+            assert "Try again in a minute" in told
+            assert "doctor" not in told
+            writer.execute("COMMIT")
+            assert (await call(client, "clip_search", text="cat"))["returned"] == 10
 
 
 async def test_next_says_what_helps_when_everything_was_excluded_or_repeats_are_allowed(engine: SearchEngine) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mcp_server.errors import CatalogError, CatalogReplacedError
+from mcp_server.errors import CatalogBusyError, CatalogError, CatalogReplacedError
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.database import Database
 from mcp_server.stores.filter_index import FilterIndex
@@ -60,6 +61,24 @@ def test_a_writer_is_never_blocked_by_an_open_catalog(tmp_path: Path, mode: str)
             with writer:
                 writer.execute("UPDATE medias SET source = 'again.jpg' WHERE id = 1")
         assert catalog.items_at([0], "concise")[0].uri == "again.jpg"
+
+
+def test_a_writer_that_lets_nobody_read_is_told_from_a_damaged_file(tmp_path: Path) -> None:
+    path = m3.build(tmp_path / "c.db", MEDIAS)
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(CatalogBusyError, match="Let it finish, then try again"):
+            Catalog.open(path, 2)
+        writer.execute("COMMIT")
+        with closing(Catalog.open(path, 2)) as catalog:
+            assert catalog.items_at([0], "concise")[0].uri == "pictures/1.jpg"
+            writer.execute("BEGIN EXCLUSIVE")
+            started = time.monotonic()
+            with pytest.raises(CatalogBusyError):
+                catalog.items_at([0], "concise")
+            assert time.monotonic() - started < 9
+            writer.execute("COMMIT")
+            assert catalog.items_at([0], "concise")[0].uri == "pictures/1.jpg"
 
 
 def test_what_is_still_in_the_wal_is_seen(tmp_path: Path) -> None:
