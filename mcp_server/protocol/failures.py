@@ -23,11 +23,11 @@ logger = logging.getLogger(__name__)
 
 _COLLECTION_TEXT = (
     "This collection cannot be opened on the server. Your arguments are fine. "
-    "Tell the user to run `clip-search-mcp doctor`, which says what is wrong; other collections still work."
+    "Tell the user to run `clip-search-mcp doctor`, which says what is wrong; other collections, if there are any, still work."
 )
 _BUSY_TEXT = (
     "The catalog of this collection is being written to on the server. Your arguments are fine. "
-    "Try again in a minute; other collections still work."
+    "Try again in a minute; other collections, if there are any, still work."
 )
 
 
@@ -38,6 +38,13 @@ def told_to_the_model() -> Generator[None]:
         yield
     except SearchServerError as error:
         raise ToolError(text_of(error)) from error
+
+
+def in_short(error: CollectionError) -> str:
+    """Return what is said of a collection in a list of several."""
+    if isinstance(error, CatalogBusyError):
+        return "is being written to; try again in a minute"
+    return "cannot be opened; tell the user to run clip-search-mcp doctor"
 
 
 def text_of(error: SearchServerError) -> str:

@@ -11,8 +11,10 @@ from mcp_server.engine.collection import Collection
 from mcp_server.engine.search import SearchEngine
 from mcp_server.engine.shelf import Shelf
 from mcp_server.engine.steps import Waiting
+from mcp_server.errors import CollectionError
 from mcp_server.protocol.answers import CHARACTERS_PER_TOKEN, Answer, Json, compact
 from mcp_server.protocol.arguments import FilterQuestion
+from mcp_server.protocol.failures import in_short
 from mcp_server.stores.facets import TOP_VALUES, FieldPage, FieldSummary, Overview, Span, ValueCount, example_filter, field_page, overview
 
 OVERVIEW_TOKENS = 600
@@ -55,14 +57,12 @@ def _description(engine: SearchEngine, collection: Collection, question: FilterQ
 
 
 def _collections(shelf: Shelf) -> Answer:
-    from mcp_server.errors import CollectionError
-
     items: dict[str, int | str] = {}
     for name in shelf.names:
         try:
             items[name] = shelf.collection(name).catalog.indexed
-        except CollectionError:
-            items[name] = "cannot be opened; tell the user to run clip-search-mcp doctor"
+        except CollectionError as error:
+            items[name] = in_short(error)
     return Answer({"collections": items, "next": "Call again with one of these as collection to see its fields."})
 
 

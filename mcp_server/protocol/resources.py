@@ -22,7 +22,7 @@ from mcp_server.errors import CallerError, CollectionError, PictureUnavailableEr
 from mcp_server.protocol import uris
 from mcp_server.protocol.answers import Json, compact
 from mcp_server.protocol.arguments import filter_question
-from mcp_server.protocol.failures import text_of
+from mcp_server.protocol.failures import in_short, text_of
 from mcp_server.protocol.filter_answers import filter_answer
 
 JSON = "application/json"
@@ -92,8 +92,8 @@ def _collections(engine: SearchEngine) -> str:
         try:
             with engine.shelf.using(name) as collection:
                 one |= {"items": collection.catalog.indexed, "model": _model(collection.encoder.model)}
-        except CollectionError:
-            one["problem"] = "cannot be opened; tell the user to run clip-search-mcp doctor"
+        except CollectionError as error:
+            one["problem"] = in_short(error)
         found.append(one)
     return compact({"collections": found})
 
