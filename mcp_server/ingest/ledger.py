@@ -15,6 +15,7 @@ from mcp_server.errors import IngestError
 from mcp_server.ingest.catalog.fields import storable
 from mcp_server.ingest.claim import LEDGER_FOLDER, alone
 from mcp_server.ingest.pictures.results import Facts, Picture, Unreadable
+from mcp_server.ingest.write import CATALOG_FILE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _FORMAT = 1
 _FILE = "ledger.db"
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 @dataclass(frozen=True)
@@ -103,33 +105,46 @@ class Ledger:
         """Open the ledger of the collection in `destination`, made if it is not there; nobody else may have it open.
 
         Raises:
-            IngestError: another ingest is at work on it, or it is of another version.
+            IngestError: another ingest is at work on it, it is damaged, or it is of another version.
             OSError, sqlite3.Error: the disk refuses.
         """
         with alone(destination):
             folder = destination / LEDGER_FOLDER
             with closing(sqlite3.connect(folder / _FILE, isolation_level=None, check_same_thread=False)) as database:
                 ledger = cls(folder, database)
-                ledger._prepare()
-                yield ledger
+                try:
+                    ledger._prepare()
+                    yield ledger
+                except sqlite3.DatabaseError as error:
+                    if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
+                        raise
+                    raise ledger._damaged(str(error)) from error
 
     @staticmethod
     def has_begun(destination: Path) -> bool:
-        """Tell whether anything was embedded for `destination` yet; False also where that cannot be found out."""
+        """Tell whether anything was embedded for `destination` yet; True also where a ledger that is not empty cannot be opened."""
         try:
             with Ledger.open(destination) as ledger:
                 return ledger.setting("rows") is not None
-        except (OSError, sqlite3.Error):
-            return False
+        except (OSError, sqlite3.Error, IngestError):
+            return (destination / LEDGER_FOLDER / _FILE).stat().st_size > 0
 
     @staticmethod
     def exists(destination: Path) -> bool:
         """Tell whether `destination` has a ledger, possibly of a run that was cut short."""
         return (destination / LEDGER_FOLDER / _FILE).is_file()
 
+    def _damaged(self, reason: str) -> IngestError:
+        return IngestError(
+            f"{self.folder / _FILE}, where ingest remembers the pictures and their ids, is damaged: {reason}. Nothing was deleted. "
+            f"Put a copy of it back, or delete {self.folder} and use --replace to build the collection anew."
+        )
+
     def _prepare(self) -> None:
         self.database.execute("PRAGMA busy_timeout = 10000")
         if not self.database.execute("SELECT 1 FROM sqlite_master WHERE name = 'groups'").fetchone():
+            if (self.folder.parent / CATALOG_FILE).exists():
+                raise self._damaged("it is empty")
             script = resources.files("mcp_server.ingest").joinpath("ledger_schema.sql").read_text(encoding="utf-8")
             self.database.executescript(script.replace("CREATE TABLE settings", "BEGIN;\nCREATE TABLE settings", 1) + "\nCOMMIT;")
         self.database.execute("PRAGMA journal_mode = WAL")

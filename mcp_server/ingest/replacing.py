@@ -10,7 +10,7 @@ from pathlib import Path
 from mcp_server.ingest.claim import LEDGER_FOLDER, alone, forget
 from mcp_server.ingest.ledger import Ledger, adopt
 from mcp_server.ingest.report import IngestReport
-from mcp_server.ingest.write import put_in_place, writing
+from mcp_server.ingest.write import CATALOG_FILE, EMBEDDINGS_FILE, put_in_place, writing
 
 
 def replaced(destination: Path, folder: Path, model: str, run: Callable[[Ledger, Path], IngestReport]) -> IngestReport:
@@ -60,11 +60,13 @@ def _aside(destination: Path) -> Path:
 
 @contextmanager
 def nothing_left(work: Path) -> Generator[None]:
-    """When the block fails before anything was embedded, leave `work` as if nothing had been tried."""
+    """When the block fails before anything was embedded, leave `work` as if nothing had been tried. A ledger that was there stays."""
+    was_there = Ledger.exists(work)
     try:
         yield
     except BaseException:
-        if Ledger.exists(work) and not Ledger.has_begun(work):
+        is_collection = (work / CATALOG_FILE).exists() or (work / EMBEDDINGS_FILE).exists()
+        if not was_there and not is_collection and Ledger.exists(work) and not Ledger.has_begun(work):
             shutil.rmtree(work / LEDGER_FOLDER, ignore_errors=True)
         if work.is_dir() and not any(work.iterdir()):
             work.rmdir()

@@ -328,6 +328,40 @@ def test_files_that_were_deleted_are_made_again(pictures: Path) -> None:
     assert fingerprint(folder)["thumbnails.zip"] == before["thumbnails.zip"]
 
 
+IS_DAMAGED = "ledger.db, where .* is damaged: .* Nothing was deleted. Put a copy of it back"
+
+
+@pytest.mark.parametrize(("damage", "says"), [("overwritten", IS_DAMAGED), ("emptied", IS_DAMAGED), ("closed", "Check space and rights")])
+def test_a_ledger_that_cannot_be_used_is_not_deleted(pictures: Path, damage: str, says: str) -> None:
+    ingest(pictures)
+    folder = pictures.parent / "data/toys"
+    ledger = folder / ".ingest/ledger.db"
+    before = stamps(folder)
+    whole = ledger.read_bytes()
+    if damage == "closed":
+        ledger.with_name("ledger.db-wal").mkdir()
+    else:
+        ledger.write_bytes(b"garbage" + whole[7:] if damage == "overwritten" else b"")
+    with pytest.raises(IngestError, match=says):
+        ingest(pictures)
+    assert ledger.exists()
+    assert stamps(folder) == before
+    if damage == "closed":
+        ledger.with_name("ledger.db-wal").rmdir()
+    ledger.write_bytes(whole)
+    assert ingest(pictures).counts.unchanged == 12
+
+
+def test_a_damaged_ledger_is_replaced_as_its_message_says(pictures: Path) -> None:
+    ingest(pictures)
+    data = pictures.parent / "data"
+    (data / "toys/.ingest/ledger.db").write_bytes(b"garbage")
+    shutil.rmtree(data / "toys/.ingest")
+    report = ingest_folder(pictures, data / "toys", data / "config.ini", "toys", "M", replace=True, encoder=ColourEncoder())
+    assert report.pictures == 12
+    assert ingest(pictures).counts.unchanged == 12
+
+
 def test_two_at_once_are_refused_whatever_they_want(pictures: Path) -> None:
     ingest(pictures)
     data = pictures.parent / "data"
