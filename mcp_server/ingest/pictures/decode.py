@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from PIL import Image, ImageFile, UnidentifiedImageError, features
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError, features
 
 from mcp_server.encoders.sizing import Sizing, fitted
 from mcp_server.ingest.pictures.facts import colour_facts, embedded, file_facts, shape_facts
@@ -177,8 +177,10 @@ def _refuse_unreasonable(opened: ImageFile.ImageFile, size: int) -> None:
     pixels = opened.width * opened.height
     if pixels > MOST_PIXELS or (pixels > MANY_PIXELS and size * PIXELS_A_BYTE < pixels):
         raise Image.DecompressionBombError
-    if opened.format == "TIFF" and opened.tile and max(tile.extents[3] for tile in opened.tile if tile.extents) < opened.height:
-        raise _RefusedError(_CUT)  # Pillow would leave the missing strips black
+    if isinstance(opened, TiffImagePlugin.TiffImageFile) and opened.tile:
+        stored_height = opened.tag_v2[TiffImagePlugin.IMAGELENGTH]  # `opened.height` is that of the picture turned upright
+        if max(tile.extents[3] for tile in opened.tile if tile.extents) < stored_height:
+            raise _RefusedError(_CUT)  # Pillow would leave the missing strips black
 
 
 def _is_thumbnail(opened: Image.Image, data: bytes) -> bool:

@@ -157,6 +157,24 @@ def test_a_tiff_that_lacks_strips_is_cut_short(tmp_path: Path) -> None:
     assert reason(tmp_path / "a.tif") == "cut short: the file ends before the picture does"
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(48, 32), (32, 48)])
+def test_a_tiff_is_whole_however_it_is_turned_and_cut_short_when_strips_are_missing(
+    tmp_path: Path, size: tuple[int, int], orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", size, RED).save(tmp_path / "a.tif", exif=exif)
+    upright = size if orientation < 5 else size[::-1]
+    assert read(tmp_path / "a.tif").pixels.shape == (*upright[::-1], 3)
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    for tag, value in ((0x101, 200), (0x116, size[1])):  # as high as 200 lines, in strips of which there is one
+        place = data.index(struct.pack("<HHI", tag, 4, 1)) + 8
+        data[place : place + 4] = struct.pack("<I", value)
+    (tmp_path / "a.tif").write_bytes(bytes(data))
+    assert reason(tmp_path / "a.tif") == "cut short: the file ends before the picture does"
+
+
 def test_a_picture_of_a_kind_that_cannot_be_read_is_not_called_no_picture(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(b"II*\0" + bytes(40))
     assert reason(tmp_path / "a.tif") == "a damaged TIFF file, or of a rare kind that cannot be read"
