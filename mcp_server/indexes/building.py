@@ -76,6 +76,8 @@ class BuildOptions:
                 raise ValueError(f"{name} must be at least 1; got {value}.")
         if self.links < 2 or self.queries < 0:
             raise ValueError("links must be at least 2, and queries at least 0.")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed must be at least 0 and below 2**31; got {self.seed}.")
 
 
 @dataclass(frozen=True)

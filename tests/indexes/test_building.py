@@ -151,7 +151,7 @@ def test_parameters_follow_the_number_of_rows_unless_given(embeddings_file: Path
     assert build_index(embeddings_file, target, "ivf_sq8", given).parameters == {"nlist": 10, "nprobe": 5}
     graph = BuildOptions(links=8, ef_construction=40, ef_search=77, queries=0)
     assert build_index(embeddings_file, target, "hnsw", graph).parameters == {"links": 8, "ef_construction": 40, "ef_search": 77}
-    for wrong in ({"nlist": 0}, {"links": 1}, {"queries": -1}):
+    for wrong in ({"nlist": 0}, {"links": 1}, {"queries": -1}, {"seed": -1}, {"seed": 2**31}):
         with pytest.raises(ValueError, match="at least"):
             BuildOptions(**wrong)
     with pytest.raises(ValueError, match="kind must be one of flat, sq8"):
