@@ -72,6 +72,8 @@ def matched_rows(
     taken: set[str] = set()
     first_lost = ""
     for number, row in read_table(file, report.bad):
+        if all(value is None for value in row.values()):  # how spreadsheets save lines that were emptied
+            continue
         try:
             name = naming.take_name(row)
         except _UnusableError as error:

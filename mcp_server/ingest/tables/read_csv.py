@@ -104,15 +104,16 @@ def _names(file: Path, delimiter: str) -> list[str]:
 
 
 def _records(file: Path, delimiter: str, *, header: bool = False) -> Generator[tuple[int, list[str]]]:
-    """Yield the records that are not blank with the lines they start at, with or without the first."""
+    """Yield the records with the lines they start at, with or without the first. Blank lines are none; the first is not empty."""
     with file.open(encoding="utf-8-sig", newline="") as opened:
         reader = csv.reader(opened, delimiter=delimiter)
         number = 1
+        begun = False
         for cells in reader:
-            if any(cells):
-                if header:
+            if any(cells) or (begun and cells):
+                if header or begun:
                     yield number, cells
-                header = True
+                begun = True
             number = reader.line_num + 1
 
 

@@ -206,6 +206,12 @@ def test_counts_that_differ_are_refused_with_both_numbers_and_nothing_is_written
     assert not (tmp_path / "data").exists()
 
 
+def test_a_csv_row_whose_cells_are_all_empty_is_the_row_of_a_vector(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("path,color\n\na.png,red\n,\nc.png,\n\nd.png,blue\ne.png,red\n,\n", encoding="utf-8")
+    bring(tmp_path, some_vectors(tmp_path), tmp_path / "m.csv")
+    assert [source for _, source, *_ in medias(tmp_path)] == ["a.png", "item-1", "c.png", "d.png", "e.png", "item-5"]
+
+
 def test_a_line_that_cannot_be_read_is_refused_as_every_later_row_would_be_wrong(tmp_path: Path) -> None:
     lines = tmp_path / "m.jsonl"
     lines.write_text('{"a": 1}\n{"a": \n' + '{"a": 1}\n' * 5, encoding="utf-8")

@@ -34,6 +34,13 @@ def test_any_of_the_keys_in_any_letter_case_names_the_picture_and_is_no_field(tm
     assert (report.matched, report.unmatched, report.bad.count) == (1, 0, 0)
 
 
+def test_a_row_without_any_value_is_about_nothing_and_not_wrong(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("file,color\n,\na/one.png,red\n,\n,blue\n")
+    found, report = match(tmp_path / "m.csv", tmp_path)
+    assert found == [MatchedRow("a/one.png", 3, None, {"color": "red"})]
+    assert [bad.number for bad in report.bad.first] == [5]
+
+
 def test_the_first_key_with_a_value_counts_and_the_others_stay_fields(tmp_path: Path) -> None:
     found, _ = match_rows(tmp_path, [{"source": "BBC", "file": None, "path": "unique.png"}])
     assert found[0].source == "unique.png"

@@ -246,7 +246,7 @@ def test_whatever_text_a_csv_file_holds_comes_back(tmp_path_factory: pytest.Temp
     with file.open("w", encoding="utf-8", newline="") as opened:
         # the word keeps both columns text
         csv.writer(opened, lineterminator="\n").writerows([["a", "b"], ["word", "word"], *rows])
-    wanted = [{"a": a.strip() or None, "b": b.strip() or None} for a, b in rows if a or b]
+    wanted = [{"a": a.strip() or None, "b": b.strip() or None} for a, b in rows]
     assert [row for _, row in read(file)][1:] == wanted
 
 
