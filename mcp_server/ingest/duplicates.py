@@ -48,7 +48,7 @@ def _exact(ledger: Ledger) -> None:
     ledger.database.execute(
         "UPDATE files SET original = coalesce("
         "(SELECT min(f.original) FROM files f WHERE f.sha256 = files.sha256 AND f.original IS NOT NULL), "
-        "(SELECT min(f.id) FROM files f WHERE f.sha256 = files.sha256)) "
+        '(SELECT min(f.id) FROM files f WHERE f.sha256 = files.sha256 AND f."row" IS NOT NULL)) '
         'WHERE original IS NULL AND "row" IS NOT NULL'
     )
 
@@ -83,7 +83,9 @@ def kinship(ledger: Ledger) -> Callable[[Entry], dict[str, str]]:
         )
     }
     first_with: dict[str, int] = dict(
-        ledger.database.execute("SELECT sha256, min(id) FROM files WHERE sha256 IS NOT NULL GROUP BY sha256 HAVING count(*) > 1")
+        ledger.database.execute(
+            'SELECT sha256, min(id) FROM files WHERE sha256 IS NOT NULL AND "row" IS NOT NULL GROUP BY sha256 HAVING count(*) > 1'
+        )
     )
 
     def fields(entry: Entry) -> dict[str, str]:

@@ -22,7 +22,7 @@ CREATE TABLE files (
     reason        TEXT,                               -- why it cannot be read
     again         INTEGER NOT NULL DEFAULT 0,         -- whether that may change without the file
     notes         TEXT,                               -- JSON list: what is odd about it all the same
-    sha256        TEXT,
+    sha256        TEXT,                               -- of a picture that is gone, too
     "row"         INTEGER UNIQUE,                     -- position of its vector; NULL: it has none
     facts         TEXT,                               -- JSON object: what the file says of itself
     own           TEXT,                               -- JSON object: what the metadata file says of it

@@ -45,7 +45,8 @@ def make_plan(ledger: Ledger, folder: Path, scanned: Iterable[Found | Closed]) -
 
     A file is unchanged when size and modification time are; else it is read again, and embedded again if its bytes differ. A file that
     failed is tried again when anything about it changed. A new file with the bytes of one that is gone is that one, moved: it keeps its id
-    and its vector. What is gone leaves the collection; its id stays its own.
+    and its vector. What is gone leaves the collection; its id stays its own: the same bytes at the same path have it again, other bytes
+    there have a new one.
 
     Raises:
         IngestError: no picture is there.
@@ -68,6 +69,7 @@ def make_plan(ledger: Ledger, folder: Path, scanned: Iterable[Found | Closed]) -
         closed = _protect(ledger, closed)
         moved = _move(ledger, folder)
         gone = _remove(ledger)
+        _forget_others(ledger, folder)
         _notice_changes(ledger)
         added = _add(ledger)
         if gone or moved:
@@ -113,7 +115,7 @@ def _move(ledger: Ledger, folder: Path) -> int:
     )
     candidates = ledger.database.execute(
         "SELECT source, size FROM scanned s WHERE size > 0 AND size IN (SELECT size FROM lost) "
-        "AND NOT EXISTS (SELECT 1 FROM files f WHERE f.source = s.source) ORDER BY source"
+        'AND NOT EXISTS (SELECT 1 FROM files f WHERE f.source = s.source AND "row" IS NOT NULL) ORDER BY source'
     ).fetchall()
     moved = 0
     for source, size in candidates:
@@ -122,6 +124,7 @@ def _move(ledger: Ledger, folder: Path) -> int:
             "SELECT source FROM lost WHERE sha256 = ? AND size = ? ORDER BY source LIMIT 1", (content, size)
         ).fetchone()
         if old is not None:
+            ledger.database.execute("DELETE FROM files WHERE source = ?", (source,))  # what was there once, or could not be read
             ledger.database.execute(
                 "UPDATE files SET moved_from = coalesce(moved_from, source), source = ?, status = 'added', todo = 2, own = NULL, "
                 "own_group = NULL, (size, mtime_ns, ctime_ns, sidecars, sidecar_stamp) = "
@@ -151,9 +154,21 @@ def _remove(ledger: Ledger) -> int:
     return ledger.database.execute(
         # what was new since the last run that ended, or could not be read, was not in the collection
         "UPDATE files SET status = CASE WHEN status IN ('added', 'failed') THEN 'gone' ELSE 'removed' END, todo = 0, reason = NULL, "
-        'notes = NULL, sha256 = NULL, "row" = NULL, facts = NULL, own = NULL, own_group = NULL, member_of = NULL, original = NULL '
+        # the hash stays, to know it by when it comes back
+        'notes = NULL, "row" = NULL, facts = NULL, own = NULL, own_group = NULL, member_of = NULL, original = NULL '
         f"WHERE {where}"
     ).rowcount
+
+
+def _forget_others(ledger: Ledger, folder: Path) -> None:
+    """Forget pictures that are gone where another lies at their path now: that one is new, and their ids are nobody's."""
+    back = ledger.database.execute(
+        "SELECT f.source, f.sha256, f.sha256 IS NULL OR f.size <> s.size FROM files f JOIN scanned s ON s.source = f.source "
+        "WHERE f.status IN ('removed', 'gone') ORDER BY f.source"
+    ).fetchall()
+    for source, content, is_other in back:
+        if is_other or _hash(folder / source) != content:
+            ledger.database.execute("DELETE FROM files WHERE source = ?", (source,))
 
 
 def _notice_changes(ledger: Ledger) -> None:

@@ -168,6 +168,8 @@ def fields_of_entry(entry: Entry, wishes: Wishes) -> dict[str, Any]:
     if wishes.only_own:
         return own
     taken = {name.casefold() for name in own}
+    if any(name.casefold() == "date_taken" and value is not None for name, value in own.items()):
+        taken |= {"year", "month", "hour"}  # those of another day
     return own | {name: value for name, value in entry.facts.items() if name.casefold() not in taken}
 
 

@@ -9,7 +9,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from mcp_server.errors import IngestError
@@ -76,8 +76,16 @@ def missing(destination: Path) -> list[str]:
     """Return which of the three files are not there, or not whole."""
     archives = (EMBEDDINGS_FILE, THUMBNAILS_FILE)
     return [name for name in archives if not zipfile.is_zipfile(destination / name)] + (
-        [] if (destination / CATALOG_FILE).exists() else [CATALOG_FILE]
+        [] if _has_medias(destination / CATALOG_FILE) else [CATALOG_FILE]
     )
+
+
+def _has_medias(catalog: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(f"{catalog.absolute().as_uri()}?mode=ro", uri=True)) as opened:
+            return opened.execute("SELECT 1 FROM medias LIMIT 1").fetchone() is not None
+    except sqlite3.Error:  # it is not there, or damaged
+        return False
 
 
 @contextmanager

@@ -232,6 +232,65 @@ def test_a_picture_that_comes_back_has_its_old_id(pictures: Path) -> None:
     assert vectors(folder)["disc.png"] == pytest.approx(vectors(folder)["plain/2-blue.png"], abs=0.8)
 
 
+def test_a_picture_renamed_to_a_name_that_was_there_before_keeps_its_id(tmp_path: Path) -> None:
+    pictures, folder = tmp_path / "pictures", tmp_path / "data/toys"
+    for name, colour in (("a.png", "red"), ("b.png", "green"), ("c.png", "blue")):
+        draw(pictures / name, colour)
+    ingest(pictures)
+    (pictures / "a.png").unlink()
+    ingest(pictures)
+    (pictures / "b.png").rename(pictures / "a.png")
+    report = ingest(pictures, encoder=(encoder := ColourEncoder()))
+    assert (report.counts.moved, report.counts.added, report.counts.removed, encoder.seen) == (1, 1, 1, 0)
+    assert ids(folder) == {"a.png": 2, "c.png": 3}
+    assert vectors(folder)["a.png"] == pytest.approx([0, 1, 0], abs=0.02)
+    draw(pictures / "b.png", "white")
+    ingest(pictures)
+    assert ids(folder) == {"a.png": 2, "b.png": 4, "c.png": 3}
+
+
+def test_a_picture_renamed_over_one_that_could_not_be_read_keeps_its_id(pictures: Path) -> None:
+    folder = pictures.parent / "data/toys"
+    (pictures / "broken.png").write_text("no picture")
+    ingest(pictures)
+    before = ids(folder)
+    (pictures / "disc.png").replace(pictures / "broken.png")
+    report = ingest(pictures, encoder=(encoder := ColourEncoder()))
+    assert (report.counts.moved, report.failed, encoder.seen) == (1, (), 0)
+    assert ids(folder)["broken.png"] == before["disc.png"]
+
+
+@pytest.mark.parametrize("colour", ["green", "white"])
+def test_the_id_of_a_picture_that_is_gone_is_never_given_to_another(pictures: Path, colour: str) -> None:
+    folder = pictures.parent / "data/toys"
+    draw(pictures / "one.bmp", "red")
+    ingest(pictures, near="0.99")
+    before = ids(folder)
+    (pictures / "one.bmp").unlink()
+    ingest(pictures)
+    size = (40, 30) if colour == "green" else (50, 30)  # as large as the one that is gone, or not
+    draw(pictures / "one.bmp", colour, size)
+    assert ingest(pictures).counts.added == 1
+    assert ids(folder)["one.bmp"] == max(before.values()) + 1
+    assert {source: number for source, number in ids(folder).items() if source != "one.bmp"}.items() <= before.items()
+
+
+def test_a_picture_that_is_gone_is_nobodys_original(pictures: Path) -> None:
+    draw(pictures / "aaa.bmp", "red")
+    shutil.copy(pictures / "aaa.bmp", pictures / "bbb.bmp")
+    ingest(pictures)
+    (pictures / "aaa.bmp").unlink()
+    ingest(pictures)
+    shutil.copy(pictures / "bbb.bmp", pictures / "ccc.bmp")
+    ingest(pictures)
+    found = tags(pictures.parent / "data/toys")
+    assert {(source, value) for source, name, value in found if name == "duplicate_of"} == {
+        ("bbb.bmp", "bbb.bmp"),
+        ("ccc.bmp", "bbb.bmp"),
+    }
+    assert {(source, value) for source, name, value in found if name == "duplicate_role"} == {("bbb.bmp", "original"), ("ccc.bmp", "exact")}
+
+
 def test_a_sidecar_that_changes_changes_the_tags_and_no_vector(pictures: Path) -> None:
     folder = pictures.parent / "data/toys"
     ingest(pictures)
@@ -260,6 +319,17 @@ def test_metadata_that_changes_changes_the_tags_and_no_vector_and_is_remembered(
     assert ingest(pictures).catalog is None
     ingest(pictures, metadata="")
     assert "mood" not in {name for _, name, _ in tags(folder)}
+
+
+def test_a_date_of_the_metadata_takes_the_year_of_the_files_date_away(pictures: Path) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = "2019:08:17 10:00:00"
+    for name in ("one.jpg", "two.jpg", "three.jpg"):
+        Image.new("RGB", (40, 30), "red").save(pictures / name, exif=exif)
+    rows = [{"file": "one.jpg", "Date_Taken": "1950-01-02"}, {"file": "two.jpg", "date_taken": "1950-01-02", "year": 1950}]
+    ingest(pictures, metadata=str(write_rows(pictures.parent / "m.jsonl", rows)))
+    found = {(source, name, value) for source, name, value in tags(pictures.parent / "data/toys") if name in ("year", "month", "hour")}
+    assert found == {("two.jpg", "year", "1950"), ("three.jpg", "year", "2019"), ("three.jpg", "month", "8"), ("three.jpg", "hour", "10")}
 
 
 def test_wishes_can_change_without_embedding_anew(pictures: Path) -> None:
@@ -321,7 +391,7 @@ def test_files_that_were_deleted_are_made_again(pictures: Path) -> None:
     assert {source: vector.tolist() for source, vector in vectors(folder).items()}.keys() == ids(folder).keys()
     assert fingerprint(folder)["thumbnails.zip"] == before["thumbnails.zip"]
     assert encoder.seen <= 12
-    for name in ("embeddings.zarr.zip", "thumbnails.zip"):
+    for name in FILES:
         (folder / name).write_bytes((folder / name).read_bytes()[:200])
     assert ingest(pictures).pictures == 12
     assert len(vectors(folder)) == 12
@@ -360,6 +430,16 @@ def test_a_damaged_ledger_is_replaced_as_its_message_says(pictures: Path) -> Non
     report = ingest_folder(pictures, data / "toys", data / "config.ini", "toys", "M", replace=True, encoder=ColourEncoder())
     assert report.pictures == 12
     assert ingest(pictures).counts.unchanged == 12
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database"])
+def test_a_catalog_that_cannot_be_read_is_made_again(pictures: Path, content: bytes) -> None:
+    folder = pictures.parent / "data/toys"
+    ingest(pictures)
+    before = ids(folder)
+    (folder / "collection.db").write_bytes(content)
+    ingest(pictures)
+    assert ids(folder) == before
 
 
 def test_two_at_once_are_refused_whatever_they_want(pictures: Path) -> None:
