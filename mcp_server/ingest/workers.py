@@ -112,7 +112,7 @@ class Workers:
                     if worker.killed_for_time:
                         reason = f"decoding it takes longer than {self._longest:.0f} s"
                 if self._closed.is_set():
-                    break
+                    return Unreadable(task.source, "not decoded", again=True)  # nobody waits for it
                 continue
             with self._lock:
                 self._seconds += seconds

@@ -85,6 +85,14 @@ def test_ending_early_leaves_no_process_behind(pictures: Path) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode_")]
 
 
+def test_ending_in_the_middle_of_a_picture_says_nothing_of_it(pictures: Path, caplog: pytest.LogCaptureFixture) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (6000, 6000, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(pictures / "b-slow.png", compress_level=1)
+    with Workers(pictures, SIZING, 1) as workers:
+        next(workers.decode([Task("disc.png", ()), Task("b-slow.png", ())], ahead=1))
+    assert not caplog.records
+
+
 def test_when_the_asking_process_is_killed_the_decoding_ones_end(pictures: Path) -> None:
     code = """
 import sys, time
