@@ -74,8 +74,19 @@ def with_section(config_file: Path, name: str, values: Mapping[str, str]) -> str
     after = newline.join(lines) + newline
     for key, value in values.items():
         if not value.isprintable() or _parsed(after, config_file)[name].get(key) != value:
-            raise IngestError(f"A configuration cannot hold {key} = {value!r}: no line break and no ' ;' may be in it. Rename the folder.")
+            raise IngestError(f"A configuration cannot hold {key} = {value!r}: {_why_not(value)}. Rename the folder.")
     return after
+
+
+def _why_not(value: str) -> str:
+    """Return what keeps `value` from being read back as it is."""
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        return "it is not Unicode text"
+    if not value.isprintable():
+        return "no line break and nothing else that cannot be printed may be in it"
+    if value != value.strip():
+        return "no blank may be at either end of it"
+    return "no ' ;' may be in it"
 
 
 def enter_section(config_file: Path, name: str, values: Mapping[str, str]) -> None:

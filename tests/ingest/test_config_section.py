@@ -77,9 +77,19 @@ def test_a_link_stays_a_link_and_rights_stay(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.ini", "real.ini"]
 
 
-@pytest.mark.parametrize("value", ["/pictures ;old", "/a\nb", " /a"])
-def test_a_value_that_would_be_read_back_differently_is_refused(tmp_path: Path, value: str) -> None:
-    with pytest.raises(IngestError, match="cannot hold OriginalMediaURL"):
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("/pictures ;old", "no ' ;' may be"),
+        ("/a\nb", "no line break"),
+        ("/a\tb", "cannot be printed"),
+        (" /a", "no blank may be at either end"),
+        ("/a ", "no blank may be at either end"),
+        ("/caf\udce9", "not Unicode text"),
+    ],
+)
+def test_a_value_that_would_be_read_back_differently_is_refused(tmp_path: Path, value: str, why: str) -> None:
+    with pytest.raises(IngestError, match=f"cannot hold OriginalMediaURL = .*{why}.* Rename the folder"):
         with_section(tmp_path / "config.ini", "a", {"OriginalMediaURL": value})
 
 
