@@ -7,6 +7,7 @@ Exit status 0: fine, 1: failed, 2: bad configuration, files or arguments.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import math
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
+    if command is not serve:  # whose stdout is the wire
+        _write_everything()
     try:
         return command(options)
     except (CallerError, CollectionError, ConfigError, IngestError) as error:
@@ -54,6 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+
+
+def _write_everything() -> None:
+    """Let a terminal that cannot write a letter, such as one in a file's name, show its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def serve(options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -212,6 +213,23 @@ def test_ingest_says_what_became_of_each_file(capsys: pytest.CaptureFixture[str]
     for wrong, word in ((["--near", "2"], "--near"), (["--types", "a=b"], "text"), (["--group-by", "("], "group-by")):
         status, _, err = run(capsys, [*command, *wrong])
         assert (status, word in err) == (2, True), err
+
+
+def test_a_terminal_that_cannot_write_a_name_shows_it_all_the_same(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.new("RGB", (80, 60), "red").save(pictures / "gru\u0308n \U0001f34e.png")
+    (pictures / "\U0001f34f.jpg").write_bytes(b"no picture")
+    config = ["--config", str(tmp_path / "config.ini")]
+    for command, words in (
+        (["ingest", str(pictures), "--name", "mine", "--model", MODEL], "not read: \\U0001f34f.jpg"),
+        (["search", "red"], "gru\\u0308n \\U0001f34e.png"),
+        (["filters", "filename"], "gru\\u0308n \\U0001f34e.png"),
+    ):
+        environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+        line = [sys.executable, "-m", "mcp_server", *command, *config]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, env=environment, encoding="cp1252")
+        assert (done.returncode, words in done.stdout) == (0, True), done.stdout + done.stderr
 
 
 def test_an_ingest_without_news_loads_no_heavy_library(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
