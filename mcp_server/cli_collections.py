@@ -326,7 +326,9 @@ def add_collection_commands(commands: Any, common: argparse.ArgumentParser) -> N
     placing.add_argument("--replace", action="store_true", help="build anew a collection of that name")
     placing.add_argument("--metadata", metavar="FILE", help="your own fields: JSON Lines, CSV or Parquet")
     placing.add_argument("--column", help='which of its columns names the picture; default: "file", "path", "filename" and the like')
-    placing.add_argument("--types", metavar="FIELD=TYPE,…", help="types not to be guessed: text, int, decimal, date, time, timestamp, json")
+    placing.add_argument(
+        "--types", metavar="FIELD=TYPE,...", help="types not to be guessed: text, int, decimal, date, time, timestamp, json"
+    )
 
     one = commands.add_parser(
         "ingest", parents=[common, placing], help="turn a folder of pictures into a collection, or bring it up to date"

@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from mcp_server.config import RESERVED_SECTIONS
 from mcp_server.errors import IngestError
+from mcp_server.ingest.write import writing_file
 
 _TAKEN = ("DEFAULT", *RESERVED_SECTIONS)
 _NAME = re.compile(r"\w[\w-]{0,63}")
@@ -95,15 +96,16 @@ def enter_section(config_file: Path, name: str, values: Mapping[str, str]) -> No
     A collection that uses a FAISS index goes on doing so: whether the index still fits is for the server and `doctor` to say.
 
     Raises:
-        IngestError: as from `with_section`.
-        OSError: the file cannot be written.
+        IngestError: as from `with_section`, or the file cannot be written.
     """
     marked = hashlib.sha256(str(config_file.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     user = getattr(os, "getuid", getpass.getuser)()
     with FileLock(Path(tempfile.gettempdir()) / f"clip-search-mcp-{user}-{marked}.lock"):
         if values.get("IndexType") == "zarr" and value_in(config_file, name, "IndexType") is not None:
             values = {key: value for key, value in values.items() if key != "IndexType"}
-        write_text(config_file, with_section(config_file, name, values))
+        text = with_section(config_file, name, values)
+        with writing_file(config_file, "--config"):
+            write_text(config_file, text)
 
 
 def write_text(config_file: Path, text: str) -> None:
@@ -128,6 +130,8 @@ def _text_of(config_file: Path) -> str:
         return config_file.read_bytes().decode("utf-8-sig") if config_file.exists() else ""
     except UnicodeDecodeError as error:
         raise IngestError(f"The configuration {config_file} is not UTF-8 text. Mend it, or name another with --config.") from error
+    except OSError as error:
+        raise IngestError(f"The configuration {config_file} cannot be read: {error.strerror}. Name another with --config.") from error
 
 
 def _parsed(text: str, config_file: Path) -> configparser.ConfigParser:

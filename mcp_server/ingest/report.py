@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from mcp_server.ingest.own_metadata import OwnMetadata
 from mcp_server.ingest.pictures.results import Unreadable
 from mcp_server.ingest.plan import Plan
 from mcp_server.ingest.scan import Closed
+from mcp_server.ingest.write import check_writable, writing_file
 
 if TYPE_CHECKING:
     from mcp_server.ingest.catalog.write_catalog import CatalogReport
@@ -95,11 +97,29 @@ def report_of(
     )
 
 
+def check_report(file: Path) -> None:
+    """Refuse a place where no report can be written.
+
+    Raises:
+        IngestError: with what to do.
+    """
+    if file.is_dir() or not file.absolute().parent.is_dir():
+        raise IngestError(f"Cannot write the report {file}: name a file in a folder that is there.")
+    if not file.exists():
+        check_writable(file.absolute().parent, file, "--report")
+    elif not os.access(file, os.W_OK):
+        raise IngestError(f"Cannot write {file}: you may not. Name another with --report.")
+
+
 def write_report(file: Path, ledger: Ledger, plan: Plan) -> None:
-    """Write one JSON object a line: the summary, then each file."""
+    """Write one JSON object a line: the summary, then each file.
+
+    Raises:
+        IngestError: the file cannot be written.
+    """
     counts = ledger.counts()
     summary = {**asdict(counts), "failed": counts.failed + len(plan.unnamed), "pictures": ledger.pictures()}
-    with file.open("w", encoding="utf-8") as opened:
+    with writing_file(file, "--report"), file.open("w", encoding="utf-8") as opened:
         opened.write(json.dumps({"summary": summary}) + "\n")
         for one in plan.closed:
             opened.write(json.dumps({"folder": one.prefix, "status": "unreadable", "reason": one.reason}, ensure_ascii=False) + "\n")

@@ -22,10 +22,10 @@ from mcp_server.ingest.own_metadata import enter_metadata
 from mcp_server.ingest.placing import absolute_model, check_place, collection_section
 from mcp_server.ingest.plan import make_plan
 from mcp_server.ingest.replacing import finish_replacing, nothing_left, replaced
-from mcp_server.ingest.report import IngestReport, Times, nothing_readable, report_of, write_report
+from mcp_server.ingest.report import IngestReport, Times, check_report, nothing_readable, report_of, write_report
 from mcp_server.ingest.scan import scan
 from mcp_server.ingest.wishes import Options, Wishes, remembered
-from mcp_server.ingest.write import missing, writing
+from mcp_server.ingest.write import check_writable, missing, writing
 
 if TYPE_CHECKING:
     from mcp_server.encoders.base import ImageEncoder
@@ -94,14 +94,16 @@ def ingest_folder(
     base = (root or root_of(config_file)).absolute()
     values = collection_section(destination, base, model, original_base or str(folder))
     with_section(config_file, name, values)  # which refuses what a configuration cannot hold
+    if replace or name not in sections_of(config_file):
+        check_writable(config_file.resolve().parent, config_file, "--config")
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise IngestError(f"{folder} {what}. Give the folder that holds the pictures.")
     if folder == destination:
         raise IngestError("A collection cannot lie among the pictures it is made of. Give another --out.")
     options = options or Options()
-    if options.report is not None and (Path(options.report).is_dir() or not Path(options.report).absolute().parent.is_dir()):
-        raise IngestError(f"Cannot write the report {options.report}: name a file in a folder that is there.")
+    if options.report is not None:
+        check_report(Path(options.report))
     enter = partial(_enter_section, config_file, name, values)
 
     def run(job: _Job) -> IngestReport:
@@ -176,7 +178,7 @@ class _Job:
         _bind(ledger, folder, model, None)
         if ledger.setting("dirty") or missing(self._work):
             self._publish(wishes)
-        if self._options.report is not None:
+        if self._options.report is not None:  # before the run ends, so that the next one can write what this one could not
             write_report(Path(self._options.report), ledger, plan)
         report = report_of(ledger, plan, embedded, metadata, self._catalog, self._times, moved_from)
         ledger.ended(wishes.options)

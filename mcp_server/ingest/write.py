@@ -100,6 +100,29 @@ def writing(destination: Path) -> Generator[None]:
         raise IngestError(f"Cannot write the catalog of {destination}: {error}. Check space and rights, then run again.") from error
 
 
+@contextmanager
+def writing_file(file: Path, option: str) -> Generator[None]:
+    """The same for a single file, which `option` of the command names."""
+    try:
+        yield
+    except OSError as error:
+        raise IngestError(
+            f"Cannot write {file}: {error.strerror or error}. Check space and rights, or name another with {option}."
+        ) from error
+
+
+def check_writable(folder: Path, file: Path, option: str) -> None:
+    """Refuse a `file` that cannot be written, since its `folder` cannot, or could not be made.
+
+    Raises:
+        IngestError: with what to do.
+    """
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        what = "may not be written" if there.is_dir() else "is no folder"
+        raise IngestError(f"Cannot write {file}: {there} {what}. Name another with {option}.")
+
+
 def _newest_change(folder: Path) -> float:
     try:
         return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))

@@ -99,6 +99,14 @@ def test_a_file_that_is_no_ini_file_is_left_alone(tmp_path: Path) -> None:
         with_section(tmp_path / "config.ini", "a", {"x": "1"})
 
 
+def test_a_configuration_that_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(IngestError, match=r"The configuration .* cannot be read: Is a directory\. Name another with --config"):
+        sections_of(tmp_path)
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(IngestError, match=r"Cannot write .*config\.ini: .* name another with --config"):
+        enter_section(tmp_path / "file/config.ini", "a", {"x": "1"})
+
+
 @pytest.mark.parametrize("name", ["", "default", "Server", "LOGGING", "a b", "../up", "a]", "-a", "a" * 65, ".hidden"])
 def test_names_that_cannot_be_section_folder_and_argument_are_refused(name: str) -> None:
     with pytest.raises(IngestError, match=r"A collection cannot be called .* Give --name"):

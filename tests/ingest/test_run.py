@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 import zipfile
 from contextlib import closing
@@ -182,6 +183,41 @@ def test_pictures_of_one_group_point_at_one_medium_that_is_not_indexed(pictures:
     with closing(Catalog.open(database, 12)) as catalog:
         assert catalog.findings == ()
         assert sorted(catalog.group_of_row[catalog.group_of_row >= 0].tolist()) == [13, 13, 14]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk to write to")
+def test_a_report_that_cannot_be_written_is_named_and_the_next_run_writes_it(pictures: Path) -> None:
+    with pytest.raises(IngestError, match=r"Cannot write /dev/full: No space left on device\. .* name another with --report"):
+        ingest(pictures, report="/dev/full")
+    report = pictures.parent / "report.jsonl"
+    assert ingest(pictures, report=str(report)).counts.added == 12
+    assert '"added": 12' in report.read_text()
+
+
+def test_a_configuration_that_cannot_be_written_is_named_before_the_work(pictures: Path) -> None:
+    (pictures.parent / "file").write_text("not a folder")
+    config_file = pictures.parent / "file/config.ini"
+    encoder = ColourEncoder()
+    with pytest.raises(IngestError, match=r"Cannot write .*config\.ini: .*file is no folder\. Name another with --config"):
+        ingest_folder(pictures, pictures.parent / "data/toys", config_file, "toys", "M", encoder=encoder)
+    assert encoder.seen == 0
+    assert not (pictures.parent / "data").exists()
+
+
+@pytest.mark.parametrize("option", ["--report", "--config"])
+def test_a_file_that_one_may_not_write_is_named_before_the_work(pictures: Path, option: str) -> None:
+    locked = pictures.parent / "locked"
+    locked.mkdir(mode=0o500)
+    if os.access(locked, os.W_OK):
+        pytest.skip("the superuser may write everywhere")
+    options, config_file = Options(), pictures.parent / "config.ini"
+    if option == "--report":
+        options = Options(report=str(locked / "report.jsonl"))
+    else:
+        config_file = locked / "config.ini"
+    with pytest.raises(IngestError, match=f"Cannot write .*locked may not be written. Name another with {option}"):
+        ingest_folder(pictures, pictures.parent / "toys", config_file, "toys", "M", options=options, encoder=ColourEncoder())
+    assert not (pictures.parent / "toys").exists()
 
 
 def test_files_that_give_no_vector_are_listed_and_take_no_row(pictures: Path) -> None:

@@ -24,7 +24,7 @@ from mcp_server.ingest.imports.exquisitor_json import find_exquisitor, read_exqu
 from mcp_server.ingest.imports.items import Links, OrderedItems, check_counts, tables_of
 from mcp_server.ingest.imports.vectors import VectorSource, open_vectors
 from mcp_server.ingest.placing import absolute_model, check_place, collection_section
-from mcp_server.ingest.write import CATALOG_FILE, EMBEDDINGS_FILE, put_in_place, staging_folder, writing
+from mcp_server.ingest.write import CATALOG_FILE, EMBEDDINGS_FILE, check_writable, put_in_place, staging_folder, writing
 from mcp_server.ingest.write_archives import write_embeddings
 
 logger = logging.getLogger(__name__)
@@ -130,6 +130,7 @@ def import_vectors(
     base = (root or root_of(config_file)).absolute()
     values = collection_section(destination, base, model, original_base or "", thumbnail_base or "")
     with_section(config_file, name, values)
+    check_writable(config_file.resolve().parent, config_file, "--config")
     if metadata is not None and not metadata.exists():
         raise IngestError(f"There is no metadata at {metadata}. Name a table, a folder of tables, or leave it out.")
     source = open_vectors(embeddings)
@@ -151,8 +152,7 @@ def import_vectors(
         if destination.exists():
             forget(destination)  # what an ingest remembers is about other vectors
         put_in_place(staging, destination, thumbnails=False)
-    with writing(config_file):
-        enter_section(config_file, name, values)
+    enter_section(config_file, name, values)
     report = _report(source, vectors, written, [*notes, *written.notes], normalise=normalise, seconds=time.monotonic() - started)
     logger.info(
         "import.done collection=%s items=%d rows=%d width=%d unusable=%d fields=%d seconds=%.1f",
