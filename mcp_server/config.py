@@ -44,7 +44,7 @@ _COLLECTION_KEYS = (
     "LogDirectory",
     "Model",
 )
-_HEADER = re.compile(r"\[\s*(?P<header>.*\S)\s*\]")
+SECTION_HEADER = re.compile(r"\[\s*(?P<header>[^]]*[^]\s])\s*\]")
 """A section's name, without the blanks around it: nobody could name it with them."""
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -160,9 +160,15 @@ def demo_folder() -> Path:
     return checkout if checkout.is_dir() else package / "demo"
 
 
-def _parsed(file: Path) -> configparser.ConfigParser:
+def ini_parser() -> configparser.ConfigParser:
+    """Return an empty parser that reads a configuration as this package does."""
     parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=(";",))
-    parser.SECTCRE = _HEADER
+    parser.SECTCRE = SECTION_HEADER
+    return parser
+
+
+def _parsed(file: Path) -> configparser.ConfigParser:
+    parser = ini_parser()
     try:
         parser.read_string(file.read_text(encoding="utf-8-sig"), source=file.name)
     except (configparser.Error, UnicodeDecodeError, OSError) as error:

@@ -88,9 +88,8 @@ def open_collection(
 
     for file in (config.database_file, config.embeddings_file, config.faiss_file):
         if file is not None and not file.exists():
-            raise CollectionError(
-                f"[{config.name}] there is no {file}. Correct the path in {settings.config_file.name}, or set Enabled = False."
-            )
+            without = "run `clip-search-mcp index build`, set IndexType = zarr" if file == config.faiss_file else "set Enabled = False"
+            raise CollectionError(f"[{config.name}] there is no {file}. Correct the path in {settings.config_file.name}, or {without}.")
     _, width = embeddings_shape(config.embeddings_file)
     try:
         mismatch = width_mismatch(config, settings, width)

@@ -13,13 +13,12 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from mcp_server.config import RESERVED_SECTIONS
+from mcp_server.config import RESERVED_SECTIONS, SECTION_HEADER, ini_parser
 from mcp_server.errors import IngestError
 from mcp_server.ingest.write import writing_file
 
 _TAKEN = ("DEFAULT", *RESERVED_SECTIONS)
 _NAME = re.compile(r"\w[\w-]{0,63}")
-_HEADER = re.compile(r"\s*\[([^]]+)\]")
 _NEW_FILE = "[DEFAULT]\nModelDevice = auto      ; auto | cpu | cuda | cuda:N | mps\n"
 
 
@@ -135,7 +134,7 @@ def _text_of(config_file: Path) -> str:
 
 
 def _parsed(text: str, config_file: Path) -> configparser.ConfigParser:
-    parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=(";",))
+    parser = ini_parser()
     try:
         parser.read_string(text)
     except configparser.Error as error:
@@ -147,7 +146,9 @@ def _parsed(text: str, config_file: Path) -> configparser.ConfigParser:
 def _place(lines: list[str], name: str) -> tuple[int | None, int]:
     """Return the first line after the header of [name] and the end of that section; None when it is not there."""
     headers = [
-        (number, found[1]) for number, line in enumerate(lines) if not line.startswith((" ", "\t")) and (found := _HEADER.match(line))
+        (number, found["header"])
+        for number, line in enumerate(lines)
+        if not line.startswith((" ", "\t")) and (found := SECTION_HEADER.match(line))
     ]
     for place, (number, title) in enumerate(headers):
         if title == name:

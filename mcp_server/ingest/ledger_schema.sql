@@ -1,4 +1,4 @@
--- What ingest knows of a folder's files between runs. One row a file that was ever seen; ids are given once and never again.
+-- What ingest knows of a folder's files between runs. One row a file that is or was there; ids are given once and never again.
 
 PRAGMA auto_vacuum = INCREMENTAL;
 

@@ -137,3 +137,13 @@ def test_a_collection_built_anew_goes_on_using_its_index(tmp_path: Path) -> None
     enter_section(config, "c", {"IndexType": "faiss", "CLIPIndexFile": "./i.faiss"})
     enter_section(config, "c", {"IndexType": "zarr", "Model": "M"})
     assert (value_in(config, "c", "IndexType"), value_in(config, "c", "Model")) == ("faiss", "M")
+
+
+@pytest.mark.parametrize("header", ["[ photos ]", "[photos]   ; not [other]", "[\tphotos]"])
+def test_a_section_is_found_by_its_name_however_its_header_is_written(tmp_path: Path, header: str) -> None:
+    file = tmp_path / "config.ini"
+    file.write_text(f"[DEFAULT]\nModelDevice = cpu\n\n{header}\nEmbeddingsFile = old\n", encoding="utf-8")
+    text = with_section(file, "photos", {"EmbeddingsFile": "new"})
+    assert text.count("photos") == 1
+    assert "EmbeddingsFile = new" in text
+    assert "old" not in text

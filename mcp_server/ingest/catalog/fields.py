@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime, time
 from typing import Any, Literal, cast
 
 from mcp_server.errors import IngestError, clipped
+from mcp_server.stores.fields import is_internal
 
 TagKind = Literal["alphanumerical", "timestamp", "time", "date", "numerical_int", "numerical_dec", "json"]
 TagValue = str | int | float
@@ -118,7 +119,7 @@ class KindGuess:
 
 def is_reserved(name: str) -> bool:
     """Tell whether a field may not be called so: blank, no text that can be stored, or kept for the index."""
-    return not name.strip() or storable(name) != name or name.strip().casefold().endswith("index id")
+    return not name.strip() or storable(name) != name or is_internal(name)
 
 
 def field_key(name: str) -> str:

@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from mcp_server.ingest.catalog.fields import INDEX_TAGSET
 from mcp_server.ingest.catalog.scratch import KEY_MARK, Medium
-from mcp_server.ingest.imports.tagsets import Tagsets, as_id, id_of, is_whole, plain, text_of
+from mcp_server.ingest.imports.tagsets import Tagsets, as_id, id_of, is_whole, text_of
+from mcp_server.stores.fields import plain
 
 _TYPES = ("image", "video", "audio", "text", "other")
 """In the order of their ids, from 1. Source: ddl.sql of github.com/Ok2610/Simplified-M3-DB."""

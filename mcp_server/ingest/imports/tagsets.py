@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from mcp_server.ingest.catalog.fields import INDEX_TAGSET, TagKind, storable
+from mcp_server.stores.fields import plain
 
 _KINDS: tuple[TagKind, ...] = ("alphanumerical", "timestamp", "time", "date", "numerical_int", "numerical_dec", "json")
 """In the order of their ids, from 1. Source: ddl.sql of github.com/Ok2610/Simplified-M3-DB."""
@@ -70,11 +71,6 @@ def read_tagsets(tagsets: Iterable[Any] | None, tags: Iterable[Any]) -> Tagsets:
     for one in tags:
         bad += not _take_tag(one, known, by_id, found)
     return Tagsets(kinds, names, found, tagsets is not None, bad)
-
-
-def plain(name: str) -> str:
-    """Return `name` as it is compared: "Clip_Index_Id" and "CLIP Index ID" are one."""
-    return " ".join(name.replace("_", " ").casefold().split())
 
 
 def text_of(one: Any, keys: Iterable[str]) -> str | None:
