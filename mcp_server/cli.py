@@ -73,6 +73,8 @@ def serve(options: argparse.Namespace) -> int:
     from mcp_server.server import build_server
 
     sys.setswitchinterval(SWITCH_SECONDS)
+    if not settings.collections:
+        logging.getLogger(__name__).warning("config.no_collection file=%s Run `clip-search-mcp doctor`.", settings.config_file)
     engine = open_engine(settings)
     server = build_server(engine, log_level=settings.log_level, list_sessions=not options.http)
     if options.http:
@@ -170,7 +172,9 @@ def _engine(options: argparse.Namespace) -> SearchEngine:
 
 def _print_tree(value: Any, indent: str = "") -> None:
     for key, inner in value.items():
-        if isinstance(inner, list):
+        if key == "example":
+            print(f"{indent}{key}: {json.dumps(inner, ensure_ascii=False)}")
+        elif isinstance(inner, list):
             print(f"{indent}{key}:")
             for each in inner:
                 print(f"{indent}  {_line(each)}")

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcp_server.config import DEFAULT_MODEL, LOCAL_DIR, CollectionConfig, Settings, load_settings, root_of
+from mcp_server.config import (
+    DEFAULT_MODEL,
+    LOCAL_DIR,
+    CollectionConfig,
+    Settings,
+    config_of_environment,
+    demo_folder,
+    load_settings,
+    root_of,
+)
 from mcp_server.errors import IngestError
 from mcp_server.ingest.config_section import enter_section
 from mcp_server.ingest.placing import shown_path
@@ -110,6 +120,8 @@ def index_build(options: argparse.Namespace) -> int:
     from mcp_server.indexes.building import BuildOptions, build_index
 
     settings, mine = _served(options)
+    if options.config is None and settings.config_file == (demo_folder() / "config.ini").absolute():
+        raise IngestError("There is no configuration here but that of the bundled demo, which needs no index. Name yours with --config.")
     target = (options.out or mine.faiss_file or mine.embeddings_file.parent / "index.faiss").absolute()
     if target.exists() and not options.replace and not target.with_name(target.name + ".json").exists():
         raise IngestError(f"{target} was not made by this program. Give another place with --out, or --replace to write over it.")
@@ -233,7 +245,8 @@ class _Place:
 
     def __init__(self, options: argparse.Namespace, folder_name: str) -> None:
         self.name: str = options.name or re.sub(r"[^A-Za-z0-9_-]+", "-", folder_name).strip("-")
-        self.config_file: Path = options.config or (options.out / "config.ini" if options.out else Path("data/config.ini"))
+        beside: Path = options.out / "config.ini" if options.out else Path("data/config.ini")
+        self.config_file: Path = options.config or config_of_environment() or beside
         known = load_settings(self.config_file, options.root) if self.config_file.is_file() else None
         mine = _collection(known, self.name)
         self.destination: Path = options.out or (mine.database_file.parent if mine else self.config_file.parent / self.name)
@@ -298,7 +311,7 @@ def _say_fields(fields: Iterable[Field], left_out: Sequence[str], remarks: Itera
 
 
 def _say_try(place: _Place) -> None:
-    print(f'Try: clip-search-mcp search "your words" --config {place.config_file} --collection {place.name}')
+    print(f'Try: clip-search-mcp search "your words" --config {shlex.quote(str(place.config_file))} --collection {place.name}')
 
 
 def _say_some(lines: Iterable[str], count: int) -> None:
@@ -322,7 +335,11 @@ def add_collection_commands(commands: Any, common: argparse.ArgumentParser) -> N
         "--model", help=f"open_clip name, hf-hub:org/repo or local-dir:PATH; default: the configuration's, {DEFAULT_MODEL}"
     )
     placing.add_argument("--device", help="auto, cpu, cuda, cuda:N or mps; default: the configuration's ModelDevice, auto")
-    placing.add_argument("--out", type=Path, help="where to write the collection; default: beside the configuration")
+    placing.add_argument(
+        "--out",
+        type=Path,
+        help="where to write the collection, and its configuration too unless another is named; default: beside ./data/config.ini",
+    )
     placing.add_argument("--replace", action="store_true", help="build anew a collection of that name")
     placing.add_argument("--metadata", metavar="FILE", help="your own fields: JSON Lines, CSV or Parquet")
     placing.add_argument("--column", help='which of its columns names the picture; default: "file", "path", "filename" and the like')

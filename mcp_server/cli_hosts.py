@@ -22,7 +22,8 @@ def install_host(options: argparse.Namespace) -> int:
         backup = remove(host, file, options.name)
         print(f'Removed "{options.name}" from {file}{f"; the file before is {backup}" if backup else ""}.')
         return 0
-    config = load_settings(options.config, options.root).config_file
+    settings = load_settings(options.config, options.root)
+    config = settings.config_file
     shown = None if config == (demo_folder() / "config.ini").absolute() and options.config is None else config
     entry = entry_for(host, shown, options.root)
     if options.print:
@@ -36,6 +37,8 @@ def install_host(options: argparse.Namespace) -> int:
     backup = install(host, file, options.name, entry)
     print(f'Entered "{options.name}" in {file}{f"; the file before is {backup}" if backup else ""}.')
     print(f"It serves {'the bundled demo' if shown is None else shown}. {host.then}")
+    for _, reason in settings.refused:
+        print(f"note: {reason}")
     return 0
 
 

@@ -107,7 +107,7 @@ def load_settings(config: Path | None = None, root: Path | None = None) -> Setti
         ConfigError: the file is missing or cannot be used; the message says what to change. What is wrong with one collection's section
             only is in `Settings.refused`.
     """
-    named = config or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
+    named = config or config_of_environment()
     file = named or next((path for path in (Path("data/config.ini"), demo_folder() / "config.ini") if path.is_file()), None)
     if file is None:
         raise ConfigError("No configuration: give --config FILE, or make one from data/config.example.ini.")
@@ -145,6 +145,11 @@ def load_settings(config: Path | None = None, root: Path | None = None) -> Setti
         side_folder=state / SIDE_FOLDER,
         warnings=warnings,
     )
+
+
+def config_of_environment() -> Path | None:
+    """Return the configuration that $CLIP_SEARCH_CONFIG names, if it is set."""
+    return Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None
 
 
 def root_of(config_file: Path) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -248,3 +250,41 @@ assert not heavy, heavy
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "unchanged 1" in done.stdout
+
+
+def test_the_environment_names_the_configuration_for_ingest_too(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "pictures" / "red.png")
+    config = tmp_path / "my configuration" / "mine.ini"
+    monkeypatch.setenv("CLIP_SEARCH_CONFIG", str(config))
+    status, out, _ = run(capsys, ["ingest", "pictures", "--model", MODEL])
+    assert status == 0
+    assert not (tmp_path / "data").exists()
+    command = shlex.split(out.splitlines()[-1].removeprefix("Try: clip-search-mcp "))
+    assert str(config) in command
+    status, out, _ = run(capsys, command)
+    assert (status, "red.png" in out) == (0, True)
+    shutil.rmtree(config.parent / "pictures" / ".ingest")
+    status, _, err = run(capsys, ["ingest", "pictures", "--model", MODEL])
+    assert status == 2
+    assert "--replace to build the collection anew" in err
+
+
+def test_the_bundled_demo_gets_no_index(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CLIP_SEARCH_CONFIG", raising=False)
+    status, _, err = run(capsys, ["index", "build", "--out", str(tmp_path / "index.faiss")])
+    assert status == 2
+    assert "--config" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_example_among_the_fields_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, ["filters"])
+    example = next(line for line in out.splitlines() if line.startswith("example: ")).removeprefix("example: ")
+    status, out, _ = run(capsys, ["search", "cat", "--filters", example])
+    assert status == 0
+    assert "filters: " in out

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mcp_server.config import LOCAL_DIR
 from mcp_server.errors import IngestError
+from mcp_server.ingest.claim import LEDGER_FOLDER
 from mcp_server.ingest.config_section import check_name, sections_of
 from mcp_server.ingest.ledger import Ledger
 from mcp_server.ingest.write import CATALOG_FILE, EMBEDDINGS_FILE, THUMBNAILS_FILE
@@ -25,6 +26,11 @@ def check_place(destination: Path, config_file: Path, name: str, *, replace: boo
         raise IngestError(f"There is already a collection {twin!r}, which differs in letter case only. Give another --name.")
     if replace or (goes_on and Ledger.exists(destination)):
         return
+    if name in there and goes_on:
+        raise IngestError(
+            f"There is already a collection {name!r} in {config_file}, but not what ingest remembers of it, "
+            f"{destination / LEDGER_FOLDER}. Put that back, give another --name, or --replace to build the collection anew."
+        )
     if name in there:
         raise IngestError(f"There is already a collection {name!r} in {config_file}. Give another --name, or --replace to build it anew.")
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):

@@ -6,11 +6,12 @@ import logging
 from threading import Lock
 
 from mcp_server.domain.filters import folded
+from mcp_server.domain.tagset_names import is_internal
 from mcp_server.errors import FilterError, clipped
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.field_data import FieldData, load_field
 from mcp_server.stores.field_file import keep_field, kept_field
-from mcp_server.stores.fields import Field, is_internal
+from mcp_server.stores.fields import Field
 from mcp_server.stores.schema import Tagset
 from mcp_server.stores.suggestions import ambiguous_field, unknown_field
 

@@ -7,10 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mcp_server.domain.filters import folded
+from mcp_server.domain.tagset_names import is_internal
 from mcp_server.stores.schema import Kind, Tagset
-
-INDEX_TAGSET = "clip index id"
-"""Plain name of the tagset that says which medium is at which row."""
 
 
 @dataclass(frozen=True)
@@ -24,16 +22,6 @@ class Field:
     tagset_ids: tuple[int, ...] = ()
     bare_name: str = ""
     """The tagset's own name, which `name` extends when two fields would otherwise be called the same."""
-
-
-def plain(name: str) -> str:
-    """Return the name of a tagset as it is read: "Clip_Index_Id" and "CLIP Index ID" are one."""
-    return " ".join(folded(name.replace("_", " ")).split())
-
-
-def is_internal(name: str) -> bool:
-    """True for tagsets that tie the collection to an index and say nothing about pictures: `CLIP Index ID` and the like."""
-    return plain(name).endswith("index id")
 
 
 def fields_of(tagsets: Iterable[Tagset]) -> tuple[Field, ...]:

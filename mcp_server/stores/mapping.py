@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mcp_server.domain.tagset_names import INDEX_TAGSET, plain
 from mcp_server.errors import CatalogError
 from mcp_server.stores.database import Database
-from mcp_server.stores.fields import INDEX_TAGSET, plain
 from mcp_server.stores.kept import Kept
 from mcp_server.stores.rows import RowMap
 from mcp_server.stores.schema import Schema, Tagset

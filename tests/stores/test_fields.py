@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from mcp_server.domain.filter_syntax import parse_filter
+from mcp_server.domain.tagset_names import is_internal
 from mcp_server.errors import UnknownFieldError
 from mcp_server.stores.catalog import Catalog
-from mcp_server.stores.fields import Field, fields_of, is_internal
+from mcp_server.stores.fields import Field, fields_of
 from mcp_server.stores.filter_index import FilterIndex
 from mcp_server.stores.schema import Tagset
 from mcp_server.stores.values import asked_period, stored_key

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from typing import Any, Literal, cast
 
+from mcp_server.domain.tagset_names import is_internal
 from mcp_server.errors import IngestError, clipped
-from mcp_server.stores.fields import is_internal
 
 TagKind = Literal["alphanumerical", "timestamp", "time", "date", "numerical_int", "numerical_dec", "json"]
 TagValue = str | int | float

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from mcp_server.domain.tagset_names import plain
 from mcp_server.ingest.catalog.fields import INDEX_TAGSET
 from mcp_server.ingest.catalog.scratch import KEY_MARK, Medium
 from mcp_server.ingest.imports.tagsets import Tagsets, as_id, id_of, is_whole, text_of
-from mcp_server.stores.fields import plain
 
 _TYPES = ("image", "video", "audio", "text", "other")
 """In the order of their ids, from 1. Source: ddl.sql of github.com/Ok2610/Simplified-M3-DB."""
