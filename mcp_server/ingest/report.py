@@ -134,6 +134,8 @@ def write_report(file: Path, ledger: Ledger, plan: Plan) -> None:
 def nothing_readable(ledger: Ledger, plan: Plan) -> IngestError:
     """Return the error for a folder of which no picture can be read."""
     failed = [*plan.unnamed, *(Unreadable(line.source, line.reason or "") for line in ledger.report(lambda status: status == "failed"))]
+    if not failed and plan.closed:
+        return IngestError(f"{plan.closed[0].prefix or 'The folder'} cannot be read: {plan.closed[0].reason}. Nothing was changed.")
     if not failed:
-        return IngestError("No picture is left in the folder, so there is no collection to write. The one that was there stays as it is.")
+        return IngestError("No picture is left in the folder, so there is no collection to write; one that was there stays as it is.")
     return IngestError(f"None of the {plan.files} files can be read; the first, {failed[0].source}: {failed[0].reason}.")

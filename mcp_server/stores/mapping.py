@@ -66,7 +66,9 @@ def read_mapping(database: Database, schema: Schema, size: int, unusable: NDArra
     media_of_row[pairs[:, 1]] = pairs[:, 0]
     group_of_row[pairs[:, 1]] = np.maximum(groups, -1)[np.searchsorted(ids, pairs[:, 0])]
     if unclaimed:
-        findings.append(f"{unclaimed} of {size} rows of the embeddings belong to no medium; they are never returned.")
+        findings.append(
+            f"{unclaimed} of {size} rows of the embeddings belong to no medium, as those of removed pictures; they are never returned."
+        )
     used = np.unique(group_of_row[group_of_row >= 0])
     lost = int(np.count_nonzero(~np.isin(used, ids)))
     if lost:

@@ -8,7 +8,7 @@ import sqlite3
 import zipfile
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -218,6 +218,15 @@ def test_a_file_that_one_may_not_write_is_named_before_the_work(pictures: Path, 
     with pytest.raises(IngestError, match=f"Cannot write .*locked may not be written. Name another with {option}"):
         ingest_folder(pictures, pictures.parent / "toys", config_file, "toys", "M", options=options, encoder=ColourEncoder())
     assert not (pictures.parent / "toys").exists()
+
+
+def test_a_folder_that_cannot_be_listed_is_said_so(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> NoReturn:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr("mcp_server.ingest.scan.os.scandir", refuse)
+    with pytest.raises(IngestError, match=r"^The folder cannot be read: .*Permission denied"):
+        ingest(pictures)
 
 
 def test_files_that_give_no_vector_are_listed_and_take_no_row(pictures: Path) -> None:

@@ -92,7 +92,7 @@ def test_media_with_a_negative_id_are_reported_and_give_way(tmp_path: Path) -> N
         assert catalog.indexed == 2
         assert catalog.findings[1:] == (
             "2 media have an id below 0; they cannot be found.",
-            "1 of 3 rows of the embeddings belong to no medium; they are never returned.",
+            "1 of 3 rows of the embeddings belong to no medium, as those of removed pictures; they are never returned.",
         )
 
 

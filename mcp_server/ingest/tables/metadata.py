@@ -96,7 +96,7 @@ def matched_rows(
             f"None of the {report.unmatched} rows of {file} names a picture below {folder}; "
             f"the first names {clipped(first_lost, 80)!r}, "
             f"the first picture is {clipped(finder.first, 80)!r}. "
-            f"Give each row a {column or FILE_KEYS[0]!r} with the path below the folder."
+            f'Give each row a {column or FILE_KEYS[0]!r} with the path below the folder, or --metadata "" to do without.'
         )
     if report.bad.first:
         first = report.bad.first[0]
