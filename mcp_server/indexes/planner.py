@@ -11,6 +11,8 @@ LEADERS = 8
 """Among so many times k rows that projections put first, codes look for the k that are to set the bar."""
 _REMEMBERED = 8
 """Searches: projections leave hardly a row of one query and nearly all of the next, so what they are worth is seen in the average."""
+_LISTED = 2.5
+"""Rows that follow each other are scanned where they lie; to list them, and to weigh them by that list, costs so many times passing one."""
 _FADING = 0.99
 _BY_FAR = 4
 
@@ -92,20 +94,20 @@ def quickest(costs: Costs, size: int, allowed: int, occupied: int, k: int, *, in
         left: what share of the rows allowed projections are expected to leave in the running; None: there are none.
     """
 
-    def picked(one: float, in_passing: float) -> float:
-        return allowed * (min(one, 1.5 * in_passing) if in_runs else one)  # looked at where they lie, not quite as quickly as in a scan
+    def picked(one: float, where_they_lie: float) -> float:
+        return allowed * (min(one, where_they_lie) if in_runs else one)
 
-    passed = size * costs.pass_row
+    passed, listed = size * costs.pass_row, _LISTED * costs.pass_row
     ways: dict[Way, float] = {
-        "gather rows": picked(costs.gather_row, costs.scan_row),
+        "gather rows": picked(costs.gather_row, 1.5 * costs.scan_row),
         "scan rows": occupied * costs.scan_row + passed,
     }
     coding = costs.coding(k)
     if coded:
-        ways["gather codes"] = picked(costs.gather_code, costs.scan_code) + coding
+        ways["gather codes"] = picked(costs.gather_code, costs.scan_code + listed) + coding
         ways["scan codes"] = occupied * costs.scan_code + passed + coding
     if left is not None:
         after = (allowed * left + min(LEADERS * k, allowed)) * costs.gather_code + coding + costs.projecting
-        ways["gather projections"] = picked(costs.gather_projection, costs.scan_projection) + after
+        ways["gather projections"] = picked(costs.gather_projection, costs.scan_projection + listed) + after
         ways["scan projections"] = occupied * costs.scan_projection + passed + after
     return min(ways, key=ways.__getitem__)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,3 +98,28 @@ def test_what_was_no_use_is_tried_again_after_a_while() -> None:
     assert ways[-1] == "scan projections"
     assert 20 < len(ways) < 300
     assert thinning.share(1_000, 100) > thinning.share(MILLION, 100)  # what many rows for each asked for say is not said of few
+
+
+@pytest.mark.parametrize(
+    ("scan_code", "gather_code", "scan_projection", "gather_projection", "pass_row"),
+    [(32.4, 125.7, 6.6, 36.3, 2.7), (24.7, 132.0, 5.4, 62.3, 3.7)],  # of one machine at rest, and while its disk was busy
+)
+def test_rows_in_a_row_are_picked_out_only_where_a_scan_would_pass_over_many_others(
+    scan_code: float, gather_code: float, scan_projection: float, gather_projection: float, pass_row: float
+) -> None:
+    costs = replace(
+        Costs(),
+        scan_code=scan_code,
+        gather_code=gather_code,
+        scan_projection=scan_projection,
+        gather_projection=gather_projection,
+        pass_row=pass_row,
+    )
+
+    def way(allowed: int, left: float | None) -> Way:
+        return quickest(costs, 1_000_000, allowed, allowed, 10, in_runs=True, coded=True, left=left)
+
+    assert [way(allowed, 0.005) for allowed in (1_000_000, 700_000, 500_000)] == ["scan projections"] * 3
+    assert [way(allowed, 0.005) for allowed in (150_000, 50_000)] == ["gather projections"] * 2
+    assert [way(allowed, None) for allowed in (1_000_000, 700_000)] == ["scan codes"] * 2
+    assert [way(allowed, None) for allowed in (150_000, 50_000)] == ["gather codes"] * 2
