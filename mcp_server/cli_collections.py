@@ -17,7 +17,7 @@ from mcp_server.config import (
     CollectionConfig,
     Settings,
     config_of_environment,
-    demo_folder,
+    demo_config,
     load_settings,
     root_of,
 )
@@ -120,7 +120,7 @@ def index_build(options: argparse.Namespace) -> int:
     from mcp_server.indexes.building import BuildOptions, build_index
 
     settings, mine = _served(options)
-    if options.config is None and settings.config_file == (demo_folder() / "config.ini").absolute():
+    if options.config is None and settings.config_file == demo_config():
         raise IngestError("There is no configuration here but that of the bundled demo, which needs no index. Name yours with --config.")
     target = (options.out or mine.faiss_file or mine.embeddings_file.parent / "index.faiss").absolute()
     if target.exists() and not options.replace and not target.with_name(target.name + ".json").exists():

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mcp_server.config import demo_folder, load_settings
+from mcp_server.config import demo_config, load_settings
 from mcp_server.errors import ConfigError
 from mcp_server.hosts import HOSTS, check, entry_for, file_of, install, is_installed, remove, snippet
 
@@ -24,7 +24,7 @@ def install_host(options: argparse.Namespace) -> int:
         return 0
     settings = load_settings(options.config, options.root)
     config = settings.config_file
-    shown = None if config == (demo_folder() / "config.ini").absolute() and options.config is None else config
+    shown = None if config == demo_config() and options.config is None else config
     entry = entry_for(host, shown, options.root)
     if options.print:
         print(f"# {host.title}: {file}\n{snippet(host, options.name, entry)}")

@@ -108,7 +108,7 @@ def load_settings(config: Path | None = None, root: Path | None = None) -> Setti
             only is in `Settings.refused`.
     """
     named = config or config_of_environment()
-    file = named or next((path for path in (Path("data/config.ini"), demo_folder() / "config.ini") if path.is_file()), None)
+    file = named or next((path for path in (Path("data/config.ini"), demo_config()) if path.is_file()), None)
     if file is None:
         raise ConfigError("No configuration: give --config FILE, or make one from data/config.example.ini.")
     file = file.absolute()
@@ -163,6 +163,11 @@ def demo_folder() -> Path:
     package = Path(__file__).resolve().parent
     checkout = package.parent / "data" / "demo"
     return checkout if checkout.is_dir() else package / "demo"
+
+
+def demo_config() -> Path:
+    """Return the configuration of the bundled demo."""
+    return (demo_folder() / "config.ini").absolute()
 
 
 def ini_parser() -> configparser.ConfigParser:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from mcp_server.domain.filters import folded
 
-INDEX_TAGSET = "clip index id"
-"""Plain name of the tagset that says which medium is at which row."""
+INDEX_TAGSET = "CLIP Index ID"
+"""The tagset that says which medium is at which row."""
 
 
 def plain(name: str) -> str:

@@ -20,6 +20,7 @@ from mcp_server.engine.relevance import FORMAT
 from mcp_server.engine.search import SearchEngine
 from mcp_server.engine.shelf import Shelf
 from mcp_server.errors import CatalogReplacedError, CollectionError, ConfigError, IndexMismatchError
+from mcp_server.indexes.fingerprints import content_of
 from mcp_server.side_files import SideFiles
 from mcp_server.stores.audit import AuditLog
 from mcp_server.stores.catalog import Catalog
@@ -203,7 +204,7 @@ class EmbeddingsReader:
     def read(self) -> OpenVectors:
         """Return the embeddings. Raises what `load_embeddings` raises, and _WrittenMeanwhileError when they change meanwhile."""
         from mcp_server.indexes.embeddings import load_embeddings
-        from mcp_server.indexes.side_vectors import SideVectors, content_of
+        from mcp_server.indexes.side_vectors import SideVectors
 
         vectors = SideVectors(self.side, self._file) if self.side is not None else None
         content = vectors.content if vectors is not None else content_of(self._file)
@@ -246,22 +247,21 @@ def stamps(*files: Path | None) -> Hashable:
     return tuple(_stamp(file) for file in files)
 
 
-def _stamp(file: Path | None) -> tuple[int, ...] | None:
+def _stamp(file: Path | None) -> Hashable:
     if file is None:
         return None
     try:
         stat = file.stat()
-        inside = _newest_inside(file, int(time.monotonic())) if S_ISDIR(stat.st_mode) else ()
-    except OSError:
+        inside = _content_inside(file, int(time.monotonic())) if S_ISDIR(stat.st_mode) else ()
+    except (OSError, CollectionError):
         return None
     return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, *inside
 
 
 @lru_cache(64)
-def _newest_inside(folder: Path, _second: int) -> tuple[int, int]:
-    """Return how many files a folder has, such as a Zarr store, and when one was last changed; looked at once a second at most."""
-    found = [max(stat.st_mtime_ns, stat.st_ctime_ns) for stat in (file.stat() for file in folder.rglob("*"))]
-    return len(found), max(found, default=0)
+def _content_inside(folder: Path, _second: int) -> tuple[Any, ...]:
+    """Return what changes with any file of a folder, such as a Zarr store; looked at once a second at most."""
+    return tuple(content_of(folder).values())
 
 
 def width_mismatch(config: CollectionConfig, settings: Settings, width: int) -> str | None:

@@ -38,6 +38,14 @@ def fingerprint_of(embeddings_file: Path) -> str:
     return hashlib.sha256(json.dumps(sorted(parts)).encode()).hexdigest()
 
 
+def content_of(embeddings_file: Path) -> dict[str, Any]:
+    """Return facts that are equal only while the content of the embeddings is. Raises CollectionError: they cannot be read."""
+    facts: dict[str, Any] = {"embeddings": fingerprint_of(embeddings_file)}
+    if embeddings_file.is_dir():  # which has no checksums, and a chunk can be given the size and the time that it had
+        facts["changed"] = max((path.stat().st_ctime_ns for path in embeddings_file.rglob("*")), default=0)
+    return facts
+
+
 def note_file(faiss_file: Path) -> Path:
     """Return where the note about `faiss_file` is kept."""
     return faiss_file.with_name(faiss_file.name + ".json")

@@ -27,7 +27,7 @@ from mcp_server.indexes import probes
 from mcp_server.indexes.codes import Codes, CodingStoppedError, write_codes
 from mcp_server.indexes.embeddings import Embeddings, checked_count, embeddings_of, load_embeddings, log_oddities, measured, stored_type
 from mcp_server.indexes.exact import ExactIndex
-from mcp_server.indexes.fingerprints import fingerprint_of
+from mcp_server.indexes.fingerprints import content_of
 from mcp_server.indexes.planner import Costs
 from mcp_server.indexes.prefault import prefault
 from mcp_server.indexes.projections import Projections
@@ -263,11 +263,3 @@ class SideVectors:
                 return lock.acquire(timeout=_ASK_AGAIN_SECONDS)
             except Timeout:
                 continue
-
-
-def content_of(embeddings_file: Path) -> dict[str, Any]:
-    """Return facts that are equal only while the content of the embeddings is. Raises CollectionError: they cannot be read."""
-    facts: dict[str, Any] = {"embeddings": fingerprint_of(embeddings_file)}
-    if embeddings_file.is_dir():  # which has no checksums, and a chunk can be given the size and the time that it had
-        facts["changed"] = max((path.stat().st_ctime_ns for path in embeddings_file.rglob("*")), default=0)
-    return facts

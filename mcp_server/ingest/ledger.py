@@ -16,6 +16,7 @@ from mcp_server.ingest.catalog.fields import storable
 from mcp_server.ingest.claim import LEDGER_FOLDER, alone
 from mcp_server.ingest.pictures.results import Facts, Picture, Unreadable
 from mcp_server.ingest.write import CATALOG_FILE
+from mcp_server.stores.sqlite_errors import is_damage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 _FORMAT = 1
 _FILE = "ledger.db"
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Ledger:
                     ledger._prepare()
                     yield ledger
                 except sqlite3.DatabaseError as error:
-                    if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
+                    if not is_damage(error):
                         raise
                     raise ledger._damaged(str(error)) from error
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mcp_server.errors import CatalogBusyError, CatalogError, CatalogReplacedError
 from mcp_server.stores.content import Content, content_of
+from mcp_server.stores.sqlite_errors import code_of
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +206,7 @@ class Database:
 
     def _busy(self, error: Exception) -> CatalogBusyError | None:
         """Return what to raise when `error` says that a writer holds the file; None when it says something else."""
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
+        if code_of(error) != sqlite3.SQLITE_BUSY:
             return None
         return CatalogBusyError(f"The catalog {self.path} is being written to by another program. Let it finish, then try again.")
 
@@ -252,7 +253,7 @@ class Database:
             connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
         except sqlite3.OperationalError as error:
             connection.close()
-            if immutable or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN:
+            if immutable or code_of(error) != sqlite3.SQLITE_CANTOPEN:
                 raise
             # a WAL left behind in a folder that cannot be written: without its index the last commits cannot be seen
             logger.warning("catalog.wal_unreadable file=%s", self.path.name)

@@ -108,7 +108,7 @@ def _claims(database: Database, schema: Schema, size: int, findings: list[str]) 
 
 
 def _index_tagset(database: Database, schema: Schema, findings: list[str]) -> Tagset:
-    named = [tagset for tagset in schema.tagsets if plain(tagset.name) == INDEX_TAGSET]
+    named = [tagset for tagset in schema.tagsets if plain(tagset.name) == plain(INDEX_TAGSET)]
     if not named:
         raise CatalogError(f"The catalog {database.path} has no tagset called CLIP Index ID, so no row of the embeddings has a medium.")
     if len(named) > 1:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mcp_server.errors import SessionStoreError
+from mcp_server.stores.sqlite_errors import is_damage
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class SessionFile:
             try:
                 self._db = self._opened()
             except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
+                if not is_damage(error):
                     raise
                 self._set_aside()
                 self._db = self._opened()
@@ -160,7 +161,7 @@ class SessionFile:
             yield
         except (sqlite3.Error, OSError) as error:
             logger.error("sessions.failed error=%r", error)
-            if isinstance(error, sqlite3.Error) and _is_damage(error):
+            if isinstance(error, sqlite3.Error) and is_damage(error):
                 self._set_aside()
                 raise SessionStoreError(
                     "The server's sessions were damaged and had to be given up. Nothing of this call was marked as seen. "
@@ -169,7 +170,3 @@ class SessionFile:
             raise SessionStoreError(
                 "The server cannot keep this session (its disk may be full or not writable). Nothing was marked as seen. Tell the user."
             ) from error
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

@@ -109,8 +109,8 @@ class Sessions:
     ) -> Recorded | None:
         """Mark what `entry` shows as shown and keep it as the next page; return the handle, a new one if `session` is None, and the page.
 
-        All or nothing: when another call of the session has shown one of the ids meanwhile (and `repeats` forbids that), or has made any
-        page since there were `after`, nothing is written and None is returned; search again. `answer`, given handle and page, makes the
+        All or nothing: when another call of the session has made a page since there were `after`, or, without `after`, has shown one of the
+        ids (and `repeats` forbids that), nothing is written and None is returned; search again. `answer`, given handle and page, makes the
         text that `page` sends again; what it raises leaves nothing behind.
 
         Raises:
@@ -120,7 +120,7 @@ class Sessions:
         with self._writing(session) as db:
             if session is not None:
                 self._check(db, session)
-                if repeats != "allow" and self._taken(db, session, entry, entry.query if repeats == "query" else None):
+                if after is None and repeats != "allow" and self._taken(db, session, entry, entry.query if repeats == "query" else None):
                     return None
             handle = session if session is not None else self._begun(db)
             page = _last_page(db, handle) + 1

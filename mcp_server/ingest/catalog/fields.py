@@ -18,9 +18,6 @@ TagKind = Literal["alphanumerical", "timestamp", "time", "date", "numerical_int"
 TagValue = str | int | float
 Shape = Literal["text", "boolean", "integer", "huge", "decimal", "endless", "date", "time", "timestamp", "impossible", "object"]
 
-INDEX_TAGSET = "CLIP Index ID"
-"""The tagset that says at which row of the embeddings a medium is."""
-
 INT64 = range(-(2**63), 2**63)
 
 KIND_WORDS: dict[TagKind, str] = {

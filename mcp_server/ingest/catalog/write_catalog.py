@@ -13,7 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-from mcp_server.ingest.catalog.fields import INDEX_TAGSET, Field, TagKind, TagValue, storable
+from mcp_server.domain.tagset_names import INDEX_TAGSET
+from mcp_server.ingest.catalog.fields import Field, TagKind, TagValue, storable
 from mcp_server.ingest.catalog.stage import ROWS_COLUMN, Remark, Stage
 
 logger = logging.getLogger(__name__)

@@ -17,8 +17,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from mcp_server.domain.tagset_names import INDEX_TAGSET
 from mcp_server.errors import IngestError
-from mcp_server.ingest.catalog.fields import INDEX_TAGSET, TagKind
+from mcp_server.ingest.catalog.fields import TagKind
 from mcp_server.ingest.catalog.scratch import Scratch, scratch
 from mcp_server.ingest.catalog.write_catalog import MediaRow
 from mcp_server.ingest.imports.json_stream import elements, whole_object

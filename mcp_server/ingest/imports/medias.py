@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from mcp_server.domain.tagset_names import plain
-from mcp_server.ingest.catalog.fields import INDEX_TAGSET
+from mcp_server.domain.tagset_names import INDEX_TAGSET, plain
 from mcp_server.ingest.catalog.scratch import KEY_MARK, Medium
 from mcp_server.ingest.imports.tagsets import Tagsets, as_id, id_of, is_whole, text_of
 

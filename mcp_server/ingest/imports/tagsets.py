@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from mcp_server.domain.tagset_names import plain
-from mcp_server.ingest.catalog.fields import INDEX_TAGSET, TagKind, storable
+from mcp_server.domain.tagset_names import INDEX_TAGSET, plain
+from mcp_server.ingest.catalog.fields import TagKind, storable
 
 _KINDS: tuple[TagKind, ...] = ("alphanumerical", "timestamp", "time", "date", "numerical_int", "numerical_dec", "json")
 """In the order of their ids, from 1. Source: ddl.sql of github.com/Ok2610/Simplified-M3-DB."""
