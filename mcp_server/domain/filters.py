@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 Scalar = str | int | float | bool
@@ -16,8 +17,22 @@ Scalar = str | int | float | bool
 _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
+class _Node:
+    """What every node has: its canonical form, made once, since a list may hold thousands of values."""
+
+    @cached_property
+    def form(self) -> list[object]:
+        """What `canonical` writes down of the node."""
+        return _form(cast("Filter", self))
+
+    @cached_property
+    def canonical(self) -> str:
+        """Its `canonical` text."""
+        return _compact.encode(self.form)
+
+
 @dataclass(frozen=True)
-class AnyOf:
+class AnyOf(_Node):
     """An item passes if any of its tags of `field` equals any of `values`. No values: nothing passes."""
 
     field: str
@@ -25,7 +40,7 @@ class AnyOf:
 
 
 @dataclass(frozen=True)
-class AllOf:
+class AllOf(_Node):
     """An item passes if, for each of `values`, one of its tags of `field` equals it. No values: everything passes."""
 
     field: str
@@ -33,7 +48,7 @@ class AllOf:
 
 
 @dataclass(frozen=True)
-class Between:
+class Between(_Node):
     """An item passes if any one of its values of `field` lies inside all the given bounds. At least one bound is set."""
 
     field: str
@@ -44,7 +59,7 @@ class Between:
 
 
 @dataclass(frozen=True)
-class Contains:
+class Contains(_Node):
     """An item passes if any of its text values of `field` contains `text`, letter case ignored."""
 
     field: str
@@ -52,7 +67,7 @@ class Contains:
 
 
 @dataclass(frozen=True)
-class Exists:
+class Exists(_Node):
     """An item passes if it has (or, with `expected` false, has not) any tag of `field`."""
 
     field: str
@@ -60,7 +75,7 @@ class Exists:
 
 
 @dataclass(frozen=True)
-class TagIds:
+class TagIds(_Node):
     """Exquisitor's value constraint: tags by database id, all of tagset `tagset_id`; `tagtype_id` is checked when given."""
 
     tagset_id: int
@@ -71,7 +86,7 @@ class TagIds:
 
 
 @dataclass(frozen=True)
-class TagsetBetween:
+class TagsetBetween(_Node):
     """Exquisitor's range constraint on a tagset by database id; both bounds inclusive, either may be None."""
 
     tagset_id: int
@@ -81,21 +96,21 @@ class TagsetBetween:
 
 
 @dataclass(frozen=True)
-class And:
+class And(_Node):
     """Every child passes. No children: everything passes."""
 
     children: tuple[Filter, ...]
 
 
 @dataclass(frozen=True)
-class Or:
+class Or(_Node):
     """Some child passes. No children: nothing passes."""
 
     children: tuple[Filter, ...]
 
 
 @dataclass(frozen=True)
-class Not:
+class Not(_Node):
     """The complement of `child` within all indexed items."""
 
     child: Filter
@@ -124,7 +139,7 @@ def canonical(filter: Filter) -> str:  # noqa: A002 - the word of the package fo
 
     Filters with equal text select the same items of a collection; the reverse is not promised.
     """
-    return _compact.encode(_form(filter))
+    return filter.canonical
 
 
 def _form(node: Filter) -> list[object]:  # noqa: PLR0911 - one return for each kind of node
@@ -148,7 +163,7 @@ def _form(node: Filter) -> list[object]:  # noqa: PLR0911 - one return for each 
         case Or():
             return _group_form("or", node.children)
         case Not():
-            inner = _form(node.child)
+            inner = node.child.form
             return cast("list[object]", inner[1]) if inner[0] == "not" else ["not", inner]
 
 
@@ -157,7 +172,8 @@ def _name(field: str) -> str:
 
 
 def _values_form(node: AnyOf | AllOf) -> list[object]:
-    values = sorted({folded(scalar_text(value)) for value in node.values})
+    # plain text first, without a call for each: a list may hold thousands
+    values = sorted({one.lower() if type(one) is str and one.isascii() else folded(scalar_text(one)) for one in node.values})
     word = "any" if isinstance(node, AnyOf) or len(values) == 1 else "all"
     return [word, _name(node.field), *values]
 
@@ -165,7 +181,8 @@ def _values_form(node: AnyOf | AllOf) -> list[object]:
 def _group_form(word: str, children: tuple[Filter, ...]) -> list[object]:
     forms: dict[str, list[object]] = {}
     for child in children:
-        form = _form(child)
-        for part in cast("list[list[object]]", form[1:]) if form[0] == word else [form]:
-            forms[_compact.encode(part)] = part
+        if child.form[0] == word:
+            forms |= {_compact.encode(part): part for part in cast("list[list[object]]", child.form[1:])}
+        else:
+            forms[child.canonical] = child.form
     return next(iter(forms.values())) if len(forms) == 1 else [word, *(forms[key] for key in sorted(forms))]

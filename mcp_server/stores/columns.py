@@ -20,6 +20,10 @@ _MANY = 64
 _SAMPLE = 2**16
 _SIGNPOSTS = 4_096
 """At most so many texts, evenly apart, are kept as Python's bytes, so that finding one reads few others from the arrays."""
+_LISTED = 2**17
+"""Up to so many texts are kept as Python's once enough were looked for: some 150 bytes each."""
+_SOUGHT_SHARE = 16
+"""To find one text takes as long as to list so many."""
 
 
 class Texts(Sequence[str]):
@@ -35,6 +39,7 @@ class Texts(Sequence[str]):
         self.offsets = offsets
         # one by one, Python reads these several times as fast as arrays
         self._bytes, self._edges = blob.data, offsets.data
+        self._sought = 0
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Texts:
@@ -60,13 +65,12 @@ class Texts(Sequence[str]):
         whole, edges = self.blob.tobytes(), self.offsets.tolist()
         return (whole[start:stop].decode("utf-8", "surrogatepass") for start, stop in pairwise(edges))
 
-    def find(self, text: str) -> int | None:
-        """Return where `text` is, None if it is not there. The texts must be ascending."""
-        wanted = _utf8(text)  # sorts as the text does
-        step = self._step
-        first = max(0, bisect_right(self._signposts, wanted) - 1) * step
-        at = bisect_left(range(len(self)), wanted, first, min(first + step, len(self)), key=self._raw)
-        return at if at < len(self) and self._raw(at) == wanted else None
+    def find(self, texts: Sequence[str]) -> list[int | None]:
+        """Return where each of `texts` is, None for those that are not there. The texts of this must be ascending and distinct."""
+        self._sought += len(texts)  # two threads may lose a few of them: nothing but time depends on it
+        if len(self) <= min(_LISTED, self._sought * _SOUGHT_SHARE):
+            return list(map(self._places_of_texts.get, texts))
+        return [self._find(_utf8(text)) for text in texts]
 
     def beginning(self, part: str) -> range:
         """Return where the texts that begin with `part` are. The texts must be ascending."""
@@ -89,6 +93,12 @@ class Texts(Sequence[str]):
         first = np.append(places, len(self.blob))[np.searchsorted(places, self.offsets[:-1])]
         return np.flatnonzero(first + len(wanted) <= self.offsets[1:])
 
+    def _find(self, wanted: bytes) -> int | None:
+        step = self._step
+        first = max(0, bisect_right(self._signposts, wanted) - 1) * step
+        at = bisect_left(range(len(self)), wanted, first, min(first + step, len(self)), key=self._raw)  # bytes sort as texts do
+        return at if at < len(self) and self._raw(at) == wanted else None
+
     def _raw(self, at: int) -> bytes:
         return self._bytes[self._edges[at] : self._edges[at + 1]].tobytes()
 
@@ -109,6 +119,10 @@ class Texts(Sequence[str]):
                 places = places[self.blob[places + at] == wanted[at]]
             found.append(places)
         return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
+    @cached_property
+    def _places_of_texts(self) -> dict[str, int]:
+        return {text: at for at, text in enumerate(self)}
 
     @property
     def _step(self) -> int:

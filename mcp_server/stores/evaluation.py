@@ -31,8 +31,8 @@ from mcp_server.stores.field_data import FieldData
 from mcp_server.stores.field_store import FieldStore
 from mcp_server.stores.latest import Latest
 from mcp_server.stores.postings import spans_of, spans_of_owners
-from mcp_server.stores.sentences import Sentence, joined, negated, values_sentence
-from mcp_server.stores.slices import range_slice, value_slice, wrong_kind
+from mcp_server.stores.sentences import SPELLED_OUT, Sentence, joined, negated, values_sentence
+from mcp_server.stores.slices import range_slice, value_slices, wrong_kind
 
 _SYMBOLS = (("gte", ">="), ("gt", ">"), ("lte", "<="), ("lt", "<"))
 
@@ -122,14 +122,13 @@ class Evaluator:
 
     def _values(self, node: AnyOf | AllOf) -> Passed:
         data = self._data(node.field)
-        slices = [value_slice(data, value) for value in node.values]
-        shown = [_shown(data, value, span) for value, span in zip(node.values, slices, strict=True)]
+        slices = value_slices(data, node.values)
         every = isinstance(node, AllOf)
         if every:
             bits = self._joined([data.values.union(spans_of([span])) for span in dict.fromkeys(slices)], every=True)
         else:
             bits = data.values.union(spans_of(slices))
-        return Passed(bits, values_sentence(data.field.name, list(dict.fromkeys(shown)), "and" if every else "or"))
+        return Passed(bits, _values_sentence(data, node, slices))
 
     def _between(self, node: Between) -> Passed:
         data = self._data(node.field)
@@ -168,7 +167,8 @@ class Evaluator:
             bits = data.with_tags(positions)
         values = data.value_of_tag[positions].tolist() if len(positions) else []
         shown = [scalar_text(data.shown[value]) if value >= 0 else f"tag {tag}" for value, tag in zip(values, wanted.tolist(), strict=True)]
-        return Passed(bits, values_sentence(field.name, list(dict.fromkeys(shown)), "and" if node.every else "or"))
+        distinct = list(dict.fromkeys(shown))
+        return Passed(bits, values_sentence(field.name, distinct, "and" if node.every else "or", len(distinct)))
 
     def _tagset_between(self, node: TagsetBetween) -> Passed:
         field = self._store.tagset(node.tagset_id, node.tagtype_id)
@@ -187,9 +187,15 @@ class Evaluator:
         return self._store.data(self._store.field(name))
 
 
-def _shown(data: FieldData, value: Scalar, span: tuple[int, int]) -> str:
-    """Return the stored spelling where there is one value, else the caller's."""
-    return scalar_text(data.shown[span[0]]) if span[1] - span[0] == 1 and data.field.kind == "text" else clipped(scalar_text(value))
+def _values_sentence(data: FieldData, node: AnyOf | AllOf, slices: list[tuple[int, int]]) -> Sentence:
+    """Return the sentence for values that stand at `slices`: texts as they are stored, all else as the caller wrote it."""
+    if isinstance(data.keys, Texts):
+        distinct = list(dict.fromkeys(slices))
+        named = [data.shown[at] for at, _ in distinct[:SPELLED_OUT]]
+    else:
+        distinct = list(dict.fromkeys(clipped(scalar_text(value)) for value in node.values))
+        named = distinct[:SPELLED_OUT]
+    return values_sentence(data.field.name, [scalar_text(one) for one in named], "and" if isinstance(node, AllOf) else "or", len(distinct))
 
 
 def _range_sentence(field: str, bounds: dict[str, Scalar]) -> Sentence:

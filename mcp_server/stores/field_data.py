@@ -54,7 +54,7 @@ class FieldData:
     def abbreviated(self, at: int, limit: int) -> str:
         """Return value `at` as callers see it; a text longer than `limit` is cut where it still differs from all others, with "…" after it.
 
-        `value_slice` takes such a text for the value.
+        `value_slices` takes such a text for the value.
         """
         text = str(self.shown[at])
         if len(text) <= limit or not isinstance(self.keys, Texts):

@@ -9,7 +9,8 @@ from typing import Literal
 SENTENCE_LIMIT = 300
 """Longest sentence for a whole filter, in characters."""
 
-_SPELLED_OUT = 5
+SPELLED_OUT = 5
+"""So many values are named."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,12 @@ def joined(parts: Sequence[Sentence], joint: Literal["and", "or"]) -> Sentence:
     return Sentence(f" {joint} ".join(part.inside(joint) for part in parts), joint)
 
 
-def values_sentence(field: str, values: Sequence[str], joint: Literal["and", "or"]) -> Sentence:
-    """Return `color is red or color is orange`; more than five values are named in part and counted."""
-    if len(values) <= _SPELLED_OUT:
+def values_sentence(field: str, values: Sequence[str], joint: Literal["and", "or"], count: int) -> Sentence:
+    """Return `color is red or color is orange`; of `count` values, more than five, the first five of `values` are named."""
+    if count <= SPELLED_OUT:
         return joined([Sentence(f"{field} is {value}", opposite=f"{field} is not {value}") for value in values], joint)
-    some = ", ".join(values[:_SPELLED_OUT])
-    return Sentence(f"{field} is {'any' if joint == 'or' else 'each'} of {len(values)} values ({some}, …)")
+    some = ", ".join(values[:SPELLED_OUT])
+    return Sentence(f"{field} is {'any' if joint == 'or' else 'each'} of {count} values ({some}, …)")
 
 
 def negated(part: Sentence) -> Sentence:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -16,22 +17,20 @@ from mcp_server.stores.suggestions import unknown_value
 from mcp_server.stores.values import RANGE_KINDS, TAKES, Period, asked_period
 
 
-def value_slice(data: FieldData, value: Scalar) -> tuple[int, int]:
-    """Return the values equal to `value`, from and up to; empty when a number or time is not there.
+def value_slices(data: FieldData, values: Sequence[Scalar]) -> list[tuple[int, int]]:
+    """Return, for each of `values`, the values equal to it, from and up to; empty when a number or time is not there.
 
     A text that ends with "…" stands for the one value that begins so, unless it is a value itself: long values are shown cut.
     """
     if isinstance(data.keys, Texts):
-        text = folded(scalar_text(value))
-        position = data.keys.find(text)
-        if position is None and text.endswith(MORE):
-            beginning = data.keys.beginning(text.removesuffix(MORE))
-            position = beginning[0] if len(beginning) == 1 else None
-        if position is None:
-            raise unknown_value(data, scalar_text(value))
-        return position, position + 1
-    period = _period(data, value)
-    return _left(data, period.first), _right(data, period.last)
+        texts = [folded(scalar_text(value)) for value in values]
+        places = [
+            _beginning(data, value, text) if at is None else at
+            for value, text, at in zip(values, texts, data.keys.find(texts), strict=True)
+        ]
+        return [(at, at + 1) for at in places]
+    periods = [_period(data, value) for value in values]
+    return [(_left(data, period.first), _right(data, period.last)) for period in periods]
 
 
 def range_slice(data: FieldData, bounds: dict[str, Scalar]) -> tuple[int, int]:
@@ -60,6 +59,15 @@ def range_slice(data: FieldData, bounds: dict[str, Scalar]) -> tuple[int, int]:
             case _:
                 stop = min(stop, _left(data, period.first))
     return start, max(start, stop)
+
+
+def _beginning(data: FieldData, value: Scalar, text: str) -> int:
+    """Return the one value that `text`, cut, stands for."""
+    if isinstance(data.keys, Texts) and text.endswith(MORE):
+        beginning = data.keys.beginning(text.removesuffix(MORE))
+        if len(beginning) == 1:
+            return beginning[0]
+    raise unknown_value(data, scalar_text(value))
 
 
 def _period(data: FieldData, value: Scalar) -> Period:

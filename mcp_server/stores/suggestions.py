@@ -79,7 +79,7 @@ def _nearest_values(data: FieldData, wanted: str) -> list[int]:
         inside = [key for key in keys if wanted in key or (len(key) > 3 and key in wanted)]
         alike = [key for key in keys if abs(len(key) - len(wanted)) <= 4 and (key.startswith(start) or key.endswith(end))]
         keys = list(dict.fromkeys((*inside[: _CANDIDATES // 2], *alike[: _CANDIDATES // 2])))
-    return [at for key in nearest(wanted, keys) if (at := texts.find(folded(key))) is not None]
+    return [at for at in texts.find([folded(key) for key in nearest(wanted, keys)]) if at is not None]
 
 
 def _pasteable(value: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -29,8 +31,10 @@ def test_texts_are_what_they_were_made_of(words: list[str]) -> None:
 def test_an_ascending_text_is_found_where_it_is(words: set[str], asked: str) -> None:
     ordered = sorted(words)
     texts = Texts.of(ordered)
-    assert [texts.find(word) for word in ordered] == list(range(len(ordered)))
-    assert texts.find(asked) == (ordered.index(asked) if asked in words else None)
+    expected = [*range(len(ordered)), ordered.index(asked) if asked in words else None]
+    with patch.object(columns, "_LISTED", 0):  # each looked for among the bytes
+        assert texts.find([*ordered, asked]) == expected
+    assert texts.find([*ordered, asked]) == expected
 
 
 @given(st.lists(SHORT, max_size=30), st.one_of(SHORT, st.text(max_size=2)))
@@ -61,9 +65,20 @@ def test_a_part_that_is_nearly_everywhere_is_found_as_a_rare_one_is() -> None:
 def test_each_of_very_many_texts_is_found_and_no_other(count: int) -> None:
     ordered = sorted(f"value {number * 37 % count}" for number in range(count))
     texts = Texts.of(ordered)
-    assert [texts.find(text) for text in ordered] == list(range(count))
-    assert [texts.find(text + "\x00") for text in ordered[::97]] == [None] * len(ordered[::97])
-    assert [texts.find(text) for text in ("", "value", "zebra")] == [None] * 3
+    asked = [ordered[1_234], *(text + "\x00" for text in ordered[::997]), "", "value", "zebra"]
+    few, many = texts.find(asked), texts.find(ordered)
+    assert few == [1_234] + [None] * (len(asked) - 1)
+    assert many == list(range(count))
+    assert texts.find(asked) == few
+
+
+def test_listing_texts_waits_until_so_many_were_looked_for_that_it_pays() -> None:
+    texts = Texts.of(sorted(str(number) for number in range(10_000)))
+    for _ in range(10_000 // columns._SOUGHT_SHARE - 1):
+        texts.find(["5000"])
+    assert "_places_of_texts" not in vars(texts)
+    texts.find(["5000", "5001"])
+    assert "_places_of_texts" in vars(texts)
 
 
 def test_numbers_are_pythons_own() -> None:
