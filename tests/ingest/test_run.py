@@ -8,7 +8,7 @@ import sqlite3
 import zipfile
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pytest
@@ -221,8 +221,12 @@ def test_a_file_that_one_may_not_write_is_named_before_the_work(pictures: Path, 
 
 
 def test_a_folder_that_cannot_be_listed_is_said_so(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(folder: Path) -> NoReturn:
-        raise PermissionError(13, "Permission denied", str(folder))
+    scandir = os.scandir
+
+    def refuse(folder: str | Path | int) -> Any:  # pathlib and shutil list folders by it as well
+        if folder == pictures:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
 
     monkeypatch.setattr("mcp_server.ingest.scan.os.scandir", refuse)
     with pytest.raises(IngestError, match=r"^The folder cannot be read: .*Permission denied"):
