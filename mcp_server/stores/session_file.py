@@ -71,6 +71,7 @@ class SessionFile:
         self._lock = threading.RLock()  # one connection: each use takes milliseconds
         self._db: sqlite3.Connection | None = None
         self._openings = 0
+        self._opened_file: tuple[int, int] | None = None
         with self._reported():
             try:
                 self._db = self._opened()
@@ -131,6 +132,7 @@ class SessionFile:
 
     def _opened(self) -> sqlite3.Connection:
         self._openings += 1
+        self._opened_file = self._file_there()
         db = sqlite3.connect(self._file, timeout=20, isolation_level=None, check_same_thread=False)
         try:
             db.execute("PRAGMA journal_mode = WAL")
@@ -140,14 +142,28 @@ class SessionFile:
         except sqlite3.Error:
             db.close()
             raise
+        self._opened_file = self._opened_file or self._file_there()
         return db
 
+    def _file_there(self) -> tuple[int, int] | None:
+        """Return what tells the file now at the path from any other; None without one, as for ":memory:"."""
+        try:
+            found = self._file.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
     def _set_aside(self) -> None:
-        """Put a damaged file and what belongs to it under another name; the next use begins a new one."""
+        """Put a damaged file and what belongs to it under another name; the next use begins a new one.
+
+        Where another process has done so already, the file that took its place is sound and stays.
+        """
         with self._lock:
             if self._db is not None:
                 self._db.close()
                 self._db = None
+            if self._file_there() != self._opened_file:
+                return
             for suffix in ("", "-wal", "-shm"):
                 part = self._file.with_name(self._file.name + suffix)
                 if part.exists():

@@ -96,7 +96,7 @@ class Opener:
     def engine(self, **options: Any) -> SearchEngine:
         watched = {"toys": partial(stamps, self.config.embeddings_file, self.config.faiss_file)}
         shelf = Shelf({"toys": self}, watched, **{"patience_seconds": PATIENCE, "rest": 0.0} | options)
-        return SearchEngine(shelf, Sessions(":memory:"))
+        return SearchEngine(shelf, Sessions(Path(":memory:")))
 
 
 @pytest.fixture

@@ -203,15 +203,21 @@ def test_a_transaction_cut_off_in_the_middle_leaves_the_file_as_it_was(tmp_path:
         assert remember(sessions, session, "demo", "q", ids(2), "skip") == session
 
 
-def test_damage_found_while_in_use_is_set_aside_and_the_next_call_works(tmp_path: Path) -> None:
-    file = tmp_path / "sessions.db"
+def damaged(file: Path) -> str:
+    """Write a sessions file that opens and cannot be read; return the session in it."""
     with closing(Sessions(file)) as sessions:
         session = remember(sessions, None, "demo", "q", ids(*range(5_000)), "skip")
-        assert session
     content = bytearray(file.read_bytes())
     for at in range(4096, len(content), 4096):
         content[at : at + 2_000] = b"\xa5" * 2_000
     file.write_bytes(bytes(content))
+    assert session
+    return session
+
+
+def test_damage_found_while_in_use_is_set_aside_and_the_next_call_works(tmp_path: Path) -> None:
+    file = tmp_path / "sessions.db"
+    session = damaged(file)
     with closing(Sessions(file)) as sessions:
         with pytest.raises(SessionStoreError, match="without session"):
             sessions.shown(session, "demo")
@@ -219,6 +225,21 @@ def test_damage_found_while_in_use_is_set_aside_and_the_next_call_works(tmp_path
         assert fresh
         assert sessions.shown(fresh, "demo").tolist() == [1]
     assert [path.name for path in tmp_path.glob("sessions.db.damaged-*")]
+
+
+def test_a_damaged_file_that_another_process_has_set_aside_costs_nothing_that_was_begun_since(tmp_path: Path) -> None:
+    file = tmp_path / "sessions.db"
+    session = damaged(file)
+    with closing(Sessions(file)) as one, closing(Sessions(file)) as other:
+        with pytest.raises(SessionStoreError, match="without session"):
+            one.shown(session, "demo")
+        fresh = remember(one, None, "demo", "q", ids(1), "skip")
+        assert fresh
+        with pytest.raises(SessionStoreError, match="without session"):
+            other.shown(session, "demo")
+        assert other.shown(fresh, "demo").tolist() == [1]
+    with closing(Sessions(file)) as sessions:
+        sessions.check(fresh)
 
 
 def entry(*media: int, collection: str = "demo", query: str = "q") -> PageEntry:
