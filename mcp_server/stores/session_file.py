@@ -178,7 +178,8 @@ class SessionFile:
         except (sqlite3.Error, OSError) as error:
             logger.error("sessions.failed error=%r", error)
             if isinstance(error, sqlite3.Error) and is_damage(error):
-                self._set_aside()
+                with self._reported():  # on Windows a file that another process has open cannot be renamed
+                    self._set_aside()
                 raise SessionStoreError(
                     "The server's sessions were damaged and had to be given up. Nothing of this call was marked as seen. "
                     "Call again without session; pass ids to skip in seen."

@@ -242,6 +242,20 @@ def test_a_damaged_file_that_another_process_has_set_aside_costs_nothing_that_wa
         sessions.check(fresh)
 
 
+def test_a_damaged_file_that_cannot_be_set_aside_is_a_sentence_for_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "sessions.db"
+    session = damaged(file)
+
+    def refused(*_: object) -> None:
+        raise PermissionError("The process cannot access the file because it is being used by another process")
+
+    with closing(Sessions(file)) as sessions:
+        monkeypatch.setattr(Path, "rename", refused)
+        for _ in range(2):
+            with pytest.raises(SessionStoreError, match="Tell the user"):
+                sessions.shown(session, "demo")
+
+
 def entry(*media: int, collection: str = "demo", query: str = "q") -> PageEntry:
     return PageEntry(collection, query, {"text": [query]}, media, tuple(round(1 - place / 100, 6) for place in range(len(media))))
 
