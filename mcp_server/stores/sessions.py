@@ -133,7 +133,8 @@ class Sessions:
                 [(handle, entry.collection, entry.query, media) for media in entry.ids],
             )
             packed = zlib.compress(text.replace(handle, OWN).encode()) if text is not None else None
-            lists = (json.dumps(entry.question), json.dumps(entry.ids), json.dumps([round(score, 6) for score in entry.scores]))
+            scores = [round(score, 4) for score in entry.scores]  # as the answer shows them: to round twice gives other digits
+            lists = (json.dumps(entry.question), json.dumps(entry.ids), json.dumps(scores))
             db.execute(
                 "INSERT INTO pages (session, page, collection, question, ids, scores, at, answer) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (handle, page, entry.collection, *lists, self._now(), packed),

@@ -325,6 +325,14 @@ def test_a_shortlist_keeps_its_order_and_says_what_found_each_item_first(session
     assert kept[1].question == {"text": ["dogs"]}
 
 
+def test_a_score_is_handed_over_with_the_digits_that_the_answer_showed(sessions: Sessions) -> None:
+    score = 0.31744998693466187  # a float32; rounded to six digits first, it would end in 5 and come out as 0.3175
+    made = sessions.record(None, PageEntry("demo", "q", {"text": ["q"]}, (1,), (score,)), "skip")
+    assert made is not None
+    (page,) = sessions.history(made.session).pages
+    assert round(page.scores[0], 4) == round(score, 4) == 0.3174
+
+
 def test_excluding_takes_off_the_shortlist_keeping_ends_the_exclusion_and_dropping_both(sessions: Sessions) -> None:
     session = sessions.update(SessionChange(None, "demo", keep=(1, 2, 3))).session
     assert sessions.update(SessionChange(session, "demo", exclude=(2, 4))).kept == {"demo": [1, 3]}
