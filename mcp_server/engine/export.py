@@ -8,12 +8,14 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 
 from mcp_server.domain.search import Item
 from mcp_server.domain.session import SessionHistory
+from mcp_server.engine.collection import Collection
 from mcp_server.engine.shelf import Shelf
-from mcp_server.errors import CollectionError, UnknownCollectionError
+from mcp_server.errors import CatalogBusyError, CollectionError, UnknownCollectionError
 from mcp_server.stores.sessions import Sessions
 
 Which = Literal["kept", "shown"]
@@ -32,6 +34,7 @@ def session_report(shelf: Shelf, sessions: Sessions, session: str) -> dict[str, 
 
     Raises:
         UnknownSessionError: the handle is unknown or expired.
+        CatalogBusyError: a collection cannot be read now; the same call works later.
     """
     history = sessions.history(session)
     found = _looked_up(shelf, history)
@@ -63,6 +66,7 @@ def export_rows(shelf: Shelf, sessions: Sessions, session: str, which: Which) ->
 
     Raises:
         UnknownSessionError: the handle is unknown or expired.
+        CatalogBusyError: a collection cannot be read now; the same call works later.
     """
     history = sessions.history(session)
     found = _looked_up(shelf, history)
@@ -116,21 +120,22 @@ def _looked_up(shelf: Shelf, history: SessionHistory) -> _Found:
     found = _Found()
     for name, ids in wanted.items():
         try:
-            _look_up(shelf, name, sorted(ids), found)
+            shelf.with_collection(name, partial(_look_up, name, sorted(ids), found))
+        except CatalogBusyError:
+            raise
         except (UnknownCollectionError, CollectionError):
             continue  # it is no longer served: ids are all there is to say
     return found
 
 
-def _look_up(shelf: Shelf, name: str, ids: Sequence[int], found: _Found) -> None:
-    with shelf.using(name) as collection:
-        rows = collection.catalog.rows_of(ids).rows
-        for item in collection.catalog.items_at(rows, "concise"):
-            key = (name, int(item.id))
-            found.items[key] = item
-            url = collection.media.originals.url_of(item.uri)
-            if url is not None:
-                found.urls[key] = url
+def _look_up(name: str, ids: Sequence[int], found: _Found, collection: Collection) -> None:
+    rows = collection.catalog.rows_of(ids).rows
+    for item in collection.catalog.items_at(rows, "concise"):
+        key = (name, int(item.id))
+        found.items[key] = item
+        url = collection.media.originals.url_of(item.uri)
+        if url is not None:
+            found.urls[key] = url
 
 
 def _described(found: _Found, key: _Key) -> Row:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,13 +20,23 @@ from mcp_server.cli import main
 from mcp_server.config import Settings
 from mcp_server.domain.filters import AnyOf
 from mcp_server.domain.ids import MediaId
-from mcp_server.domain.search import SearchOutcome, SearchRequest, WeightedText
+from mcp_server.domain.search import Item, SearchOutcome, SearchRequest, WeightedText
 from mcp_server.domain.session import SessionChange
 from mcp_server.engine.curation import update_session
 from mcp_server.engine.export import as_csv, as_jsonl, export_rows, in_words, session_report
 from mcp_server.engine.opening import open_engine
 from mcp_server.engine.search import SearchEngine
-from mcp_server.errors import BadArgumentError, UnknownCollectionError, UnknownFieldError, UnknownMediaError, UnknownSessionError
+from mcp_server.errors import (
+    BadArgumentError,
+    CatalogBusyError,
+    CatalogReplacedError,
+    UnknownCollectionError,
+    UnknownFieldError,
+    UnknownMediaError,
+    UnknownSessionError,
+)
+from mcp_server.stores.catalog import Catalog
+from tests.engine.toys import WordEncoder, open_world, videos, write_collection
 
 CAT = (WeightedText("a cat"),)
 
@@ -208,6 +219,33 @@ def test_a_shortlist_is_handed_over_with_what_found_each_item(engine: SearchEngi
     assert report["notes"] == ["for the poster"]
     assert [one["id"] for one in report["kept"]] == list(kept)
     assert tmp_path
+
+
+def test_an_export_is_refused_while_the_catalog_is_locked_and_read_anew_when_it_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "toys").mkdir()
+    write_collection(tmp_path / "toys", videos())
+    catalog = tmp_path / "toys" / "collection.db"
+    with closing(open_world(tmp_path, WordEncoder())) as engine:
+        session = engine.search(SearchRequest((WeightedText("red circle"),), n=3)).session
+        rows = export_rows(engine.shelf, engine.sessions, session, "shown")
+        assert all(row["title"] for row in rows)
+        with closing(sqlite3.connect(catalog, isolation_level=None)) as writer:
+            writer.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(CatalogBusyError):
+                export_rows(engine.shelf, engine.sessions, session, "shown")
+        items_at, replaced = Catalog.items_at, False
+
+        def replaced_under_it(*arguments: Any) -> list[Item]:
+            nonlocal replaced
+            if not replaced:
+                replaced = True
+                raise CatalogReplacedError("The catalog was replaced by another file.")
+            return items_at(*arguments)
+
+        monkeypatch.setattr(Catalog, "items_at", replaced_under_it)
+        assert export_rows(engine.shelf, engine.sessions, session, "shown") == rows
 
 
 def test_spreadsheets_get_no_formulas_but_exact_ids_and_uris() -> None:
