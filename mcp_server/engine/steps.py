@@ -126,11 +126,11 @@ class Walk:
     def _unseen(self, skip: SkipSet, shown_now: NDArray[np.int64]) -> int:
         """Count the matches that can still come; with `repeats` "allow", what was shown before is no part of the skip set."""
         request = self._request
-        gone = shown_now
+        gone, shown = shown_now, np.concatenate([self._shown_rows, shown_now])
         if request.session is not None and request.repeats == "allow":
-            before = self._rows(self._sessions.shown(request.session, self._collection.name))
-            gone = np.union1d(gone, before[~skip.mask[before]])
-        cap = self._cap(np.concatenate([self._shown_rows, shown_now]))
+            shown = np.union1d(self._rows(self._sessions.shown(request.session, self._collection.name)), shown_now)
+            gone = shown[~skip.mask[shown]]
+        cap = self._cap(shown)
         if cap is None:
             return skip.allowed - len(gone)
         left = ~skip.mask

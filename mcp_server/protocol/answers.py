@@ -179,7 +179,7 @@ def _next(outcome: SearchOutcome, request: SearchRequest) -> str | None:
         return "The others score below min_score; lower it for more."
     if outcome.unseen_left:
         return None if request.repeats != "allow" else 'Pass session and repeats "skip" for what was not shown yet.'
-    if outcome.short_reason == "groups_full":
+    if request.max_per_group is not None and outcome.matching > hidden.seen + hidden.excluded + len(outcome.hits):
         return "Every group has been shown max_per_group times; leave it out for the rest."
     if hidden.excluded and not hidden.seen and not outcome.hits:
         return "Every match is excluded; leave some out of excluded, excluded_groups, like or unlike, or drop them in update_session."

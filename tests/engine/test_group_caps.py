@@ -60,6 +60,12 @@ def test_pages_together_are_what_a_scan_in_order_would_show(engine: SearchEngine
     assert shown == expected
 
 
+def test_with_repeats_allowed_what_is_left_is_what_the_session_still_brings(engine: SearchEngine) -> None:
+    session = engine.search(SearchRequest(TEXT, n=20)).session
+    allowed = engine.search(SearchRequest(TEXT, n=3, session=session, repeats="allow", max_per_group=1))
+    assert allowed.unseen_left == len(engine.search(SearchRequest(TEXT, n=100, session=session, max_per_group=1)).hits)
+
+
 def test_a_best_score_below_the_limit_is_neither_shown_nor_marked(engine: SearchEngine) -> None:
     first = engine.search(SearchRequest(TEXT, n=5))
     least = round(first.hits[2].score, 4)

@@ -322,6 +322,9 @@ async def test_next_says_what_helps_when_everything_was_excluded_or_repeats_are_
         assert "excluded" in out["next"]
         again = await call(client, "clip_search", text="apple", n=2, repeats="allow", session=found["session"])
         assert "skip" in again["next"]
+        one = await call(client, "clip_search", text="apple", filters=rare, n=1, max_per_group=1)
+        assert one["unseen_left"] == 0
+        assert "leave it out for the rest" in one["next"]
 
 
 async def test_why_fewer_came_and_what_to_do_is_said_as_it_is(engine: SearchEngine) -> None:
