@@ -141,7 +141,8 @@ class SearchEngine:
                 after = None if request.session is None else self.sessions.pages(request.session)
                 if write is not None and request.page is not None and after is not None and request.page <= after:
                     raise _PageMadeError
-                skip = walk.skip_set()  # calls that had their turn meanwhile have shown more
+                skip = walk.skip_set()  # calls that had their turn meanwhile have shown more, or had what was shown forgotten
+                question = question or (walk.ask(waiting) if skip.allowed else None)
                 near = walk.nearest(skip, question)
                 clock.lap("index")
                 draft = walk.outcome(skip, question, near)

@@ -17,6 +17,7 @@ from zarr.storage import ZipStore
 
 from mcp_server.domain.filter_syntax import parse_filter
 from mcp_server.domain.search import SearchOutcome, SearchRequest, WeightedText
+from mcp_server.domain.session import SessionChange
 from mcp_server.engine.search import SearchEngine
 from mcp_server.errors import CollectionError, EncoderError, UnknownCollectionError, UnknownSessionError, UnknownValueError
 from mcp_server.stores.facets import overview
@@ -191,6 +192,20 @@ def test_when_nothing_is_allowed_the_model_is_not_run(engine: SearchEngine, enco
     assert (outcome.hits, outcome.short_reason) == ((), "filters_match_only_0")
     assert encoder.runs == 0
     assert any("Year" in warning for warning in outcome.warnings)
+
+
+def test_what_is_forgotten_while_an_exhausted_session_is_asked_comes_again(engine: SearchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = ask(engine, n=100).session
+    pages = engine.sessions.pages
+
+    def forgotten_meanwhile(session: str) -> int:
+        engine.sessions.update(SessionChange(session, forget_seen=True))
+        return pages(session)
+
+    monkeypatch.setattr(engine.sessions, "pages", forgotten_meanwhile)
+    outcome = ask(engine, n=3, session=session)
+    assert len(outcome.hits) == 3
+    assert outcome.unseen_left == len(INDEXED) - 3
 
 
 def test_a_call_that_fails_marks_nothing_as_seen(engine: SearchEngine) -> None:
