@@ -21,12 +21,23 @@ def update_session(shelf: Shelf, sessions: Sessions, change: SessionChange) -> S
     """
     if change.session is not None:
         sessions.check(change.session)
-    if change.ids or change.collection is not None:
+    if (change.ids or change.collection is not None) and not _clears_what_is_gone(shelf, sessions, change):
         with shelf.using(change.collection) as collection:
             for argument in ("keep", "exclude"):  # what is gone from the collection can still be dropped
                 _refuse_unknown(argument, getattr(change, argument), collection.catalog.unknown(getattr(change, argument)), collection.name)
             change = replace(change, collection=collection.name)
     return sessions.update(change)
+
+
+def _clears_what_is_gone(shelf: Shelf, sessions: Sessions, change: SessionChange) -> bool:
+    """Tell whether `change` only drops or forgets what its session has of a collection that is no longer served."""
+    gone = change.collection
+    if change.session is None or gone is None or change.keep or change.exclude:
+        return False
+    if gone.casefold() in [name.casefold() for name in shelf.names]:
+        return False
+    state = sessions.update(SessionChange(change.session))
+    return gone in (*state.kept, *state.excluded, *state.seen)
 
 
 def _refuse_unknown(argument: str, ids: Sequence[int], unknown: Sequence[int], collection: str) -> None:

@@ -78,6 +78,27 @@ def test_what_cannot_be_kept_is_refused_and_changes_nothing(engine: SearchEngine
     assert [one.id for one in engine.sessions.history(session).kept] == [1]
 
 
+def test_what_is_kept_of_a_collection_that_is_no_longer_served_can_be_dropped_and_forgotten(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        write_collection(tmp_path / name, videos())
+    with closing(open_world(tmp_path, WordEncoder(), ("old", "new"))) as engine:
+        found = engine.search(SearchRequest((WeightedText("red circle"),), "old", n=3))
+        session, best = found.session, ids(found)
+        update_session(engine.shelf, engine.sessions, SessionChange(session, "old", keep=(best[0],), exclude=(best[1],)))
+    with closing(open_world(tmp_path, WordEncoder(), ("new",))) as engine:
+        for change in (
+            SessionChange(session, "old", keep=(best[2],)),
+            SessionChange(session, "old", drop=(best[0],), exclude=(best[2],)),
+            SessionChange(session, "older", drop=(best[0],)),
+            SessionChange(None, "old", drop=(best[0],)),
+        ):
+            with pytest.raises(UnknownCollectionError):
+                update_session(engine.shelf, engine.sessions, change)
+        state = update_session(engine.shelf, engine.sessions, SessionChange(session, "old", drop=(best[0], best[1]), forget_seen=True))
+        assert (state.kept, state.excluded, state.seen) == ({}, {}, {})
+
+
 def write(outcome: SearchOutcome) -> str:
     return json.dumps([outcome.session, outcome.page, ids(outcome)])
 
