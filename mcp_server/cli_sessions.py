@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -26,7 +27,10 @@ def export(options: argparse.Namespace) -> int:
         rows = export_rows(engine.shelf, engine.sessions, options.session, options.list)
     text = as_csv(rows) if options.format == "csv" else as_jsonl(rows)
     if output is None:
-        sys.stdout.reconfigure(newline="")  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType] - CSV brings its own line ends
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(newline="")  # CSV brings its own line ends
+            if not sys.stdout.isatty():
+                sys.stdout.reconfigure(encoding="utf-8")  # what is redirected is the file that --output writes
         print(text, end="")
         return 0
     try:

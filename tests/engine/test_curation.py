@@ -6,7 +6,10 @@ import csv
 import io
 import json
 import math
+import os
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -21,7 +24,7 @@ from mcp_server.config import Settings
 from mcp_server.domain.filters import AnyOf
 from mcp_server.domain.ids import MediaId
 from mcp_server.domain.search import Item, SearchOutcome, SearchRequest, WeightedText
-from mcp_server.domain.session import SessionChange
+from mcp_server.domain.session import PageEntry, SessionChange
 from mcp_server.engine.curation import update_session
 from mcp_server.engine.export import as_csv, as_jsonl, export_rows, in_words, session_report
 from mcp_server.engine.opening import open_engine
@@ -36,6 +39,7 @@ from mcp_server.errors import (
     UnknownSessionError,
 )
 from mcp_server.stores.catalog import Catalog
+from mcp_server.stores.sessions import SESSIONS_FILE, Sessions
 from tests.engine.toys import WordEncoder, open_world, videos, write_collection
 
 CAT = (WeightedText("a cat"),)
@@ -313,3 +317,18 @@ def test_the_command_line_exports_a_session_and_never_overwrites_unasked(
     assert "--force" in capsys.readouterr().err
     assert main([*command, "--force"]) == 0
     assert main(["export", "s_nothing"]) == 2
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_an_export_that_is_redirected_is_the_file_that_output_writes(tmp_path: Path, form: str) -> None:
+    config, file = tmp_path / "config.ini", tmp_path / "shown"
+    config.write_text("[SERVER]\n", encoding="utf-8")
+    with closing(Sessions(tmp_path / SESSIONS_FILE)) as sessions:
+        made = sessions.record(None, PageEntry("gone", "q", {"text": ["gr\u00fcner \U0001f34e"]}, (1,), (0.5,)), "skip")
+    assert made is not None
+    command = [sys.executable, "-m", "mcp_server", "export", made.session, "--list", "shown", "--format", form, "--config", str(config)]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    redirected = subprocess.run(command, capture_output=True, timeout=120, check=True, env=environment)
+    subprocess.run([*command, "--output", str(file)], capture_output=True, timeout=120, check=True, env=environment)
+    assert redirected.stdout == file.read_bytes()
+    assert "gr\u00fcner \U0001f34e" in redirected.stdout.decode("utf-8")
