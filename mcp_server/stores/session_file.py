@@ -176,7 +176,7 @@ class SessionFile:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            logger.error("sessions.failed error=%r", error)
+            logger.error("sessions.failed file=%s error=%r", self._file, error)
             if isinstance(error, sqlite3.Error) and is_damage(error):
                 with self._reported():  # on Windows a file that another process has open cannot be renamed
                     self._set_aside()

@@ -184,10 +184,14 @@ def test_a_damaged_sessions_file_is_set_aside_and_searching_goes_on(tmp_path: Pa
     assert [path.name for path in tmp_path.glob("sessions.db.damaged-*")]
 
 
-def test_a_file_that_cannot_be_written_is_a_sentence_for_the_user(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_a_sentence_for_the_user_and_named_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "no" / "such" / "folder" / "sessions.db"
     with pytest.raises(SessionStoreError, match="Tell the user") as caught:
-        Sessions(tmp_path / "no" / "such" / "folder" / "sessions.db")
+        Sessions(file)
     assert str(tmp_path) not in caught.value.message
+    assert str(file) in caplog.text
 
 
 def test_a_transaction_cut_off_in_the_middle_leaves_the_file_as_it_was(tmp_path: Path) -> None:
