@@ -67,15 +67,26 @@ def _viewed(data: bytes, side: int, ground: int) -> Image.Image:
     with Image.open(io.BytesIO(data), formats=_known_formats()) as image:
         if image.width * image.height > MOST_PIXELS:
             raise UnviewableError("too many pixels")
-        orientation = image.getexif().get(_ORIENTATION, 1)
         image.draft("RGB", (2 * side, 2 * side))  # a JPEG decoder can skip what would be thrown away
         image.load()
+        orientation = _orientation(image)
         plain, opacity = on_white(image)
         plain = plain.copy() if plain is image else plain
     plain = _fitted(plain, side)
     if opacity is not None and ground < 255:
         plain = _on_grey(plain, _fitted(opacity, side), ground)
-    return turned(plain, orientation if isinstance(orientation, int) else 1)
+    return turned(plain, orientation)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return how `image`, which is loaded, must be turned, 1 to 8 as in EXIF; 1 where that cannot be read, for the pixels are there."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns these itself
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except DECODER_ERRORS:
+        return 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _fitted(image: Image.Image, side: int) -> Image.Image:

@@ -81,18 +81,24 @@ def test_a_label_stays_readable_and_inside_its_strip_whatever_the_pictures(label
     assert np.ptp(ink) >= least
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_turned_upright(orientation: int) -> None:
+def test_pictures_are_turned_upright(orientation: int, kind: str) -> None:
     upright = Image.new("RGB", (60, 30), (255, 255, 255))
     upright.paste((255, 0, 0), (0, 0, 20, 10))
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # what a camera does, as PIL's transpositions
     stored = upright if orientation == 1 else upright.transpose(Image.Transpose(undo[orientation]))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    shown = np.asarray(viewed(encoded(stored, exif=exif.tobytes()), 60)).astype(int)
+    shown = np.asarray(viewed(encoded(stored, kind, exif=exif.tobytes()), 60)).astype(int)
     assert shown.shape == (30, 60, 3)
     assert tuple(shown[2, 2]) == (255, 0, 0)
     assert tuple(shown[25, 50]) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_a_picture_with_unreadable_exif_is_shown_all_the_same(kind: str) -> None:
+    assert viewed(encoded(Image.new("RGB", (60, 30)), kind, exif=b"neither II nor MM"), 60).size == (60, 30)
 
 
 def test_what_is_transparent_lies_on_the_ground_asked_for() -> None:
