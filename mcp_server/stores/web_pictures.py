@@ -28,6 +28,8 @@ FETCH_SECONDS = 12.0
 MOST_REDIRECTS = 3
 
 _OK = 200
+_ENCODINGS = "gzip, deflate"
+"""What a picture may be packed in, once: a piece that was received becomes a thousand times as large at most."""
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -44,7 +46,7 @@ def fetch(url: str, base: str, seconds: float = FETCH_SECONDS) -> bytes | None:
     import httpx  # only who looks at pictures on the web pays for it
 
     timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
-    headers = {"User-Agent": f"clip-search-mcp/{__version__}", "Accept": "image/*"}
+    headers = {"User-Agent": f"clip-search-mcp/{__version__}", "Accept": "image/*", "Accept-Encoding": _ENCODINGS}
     deadline = time.monotonic() + seconds
     try:
         with (
@@ -55,7 +57,7 @@ def fetch(url: str, base: str, seconds: float = FETCH_SECONDS) -> bytes | None:
                 if not is_below(url, base):
                     raise _RefusedError("it lies outside the configured address")
                 with client.stream("GET", url) as answer:
-                    if answer.is_redirect:
+                    if answer.has_redirect_location:
                         url = urljoin(url, answer.headers["location"])
                         continue
                     if answer.status_code != _OK:
@@ -101,6 +103,9 @@ def _closed_after(seconds: float, client: httpx.Client) -> Generator[None]:
 
 
 def _received(answer: httpx.Response, deadline: float) -> bytes:
+    packed = answer.headers.get("content-encoding", "").strip().lower()
+    if packed not in ("", "identity", *_ENCODINGS.split(", ")):
+        raise _RefusedError("it is packed in another way than asked for")
     received = bytearray()
     for part in answer.iter_bytes():
         received += part

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -37,6 +38,14 @@ class Site(BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", where)
             self.end_headers()
+        elif self.path in ("/thumbs/nowhere.png", "/thumbs/unchanged.png"):
+            self.send_response(302 if "nowhere" in self.path else 304)
+            self.end_headers()
+        elif self.path in ("/thumbs/packed.png", "/thumbs/twice.png"):
+            self.send_response(200)
+            self.send_header("Content-Encoding", "gzip" if "packed" in self.path else "gzip, gzip")
+            self.end_headers()
+            self.wfile.write(gzip.compress(PICTURE if "packed" in self.path else gzip.compress(PICTURE)))
         elif self.path == "/thumbs/endless.png":
             self.send_response(200)
             self.end_headers()
@@ -83,10 +92,23 @@ def test_a_picture_below_the_base_is_fetched(site: str) -> None:
     assert store.read("a b.png") == PICTURE
     assert store.read(f"{site}a%20b.png") == PICTURE
     assert store.read("moved.png") == PICTURE
+    assert store.read("packed.png") == PICTURE
 
 
 @pytest.mark.parametrize(
-    "uri", ["gone.png", "loop.png", "out.png", "away.png", "missing.png", "", "../private/x.png", "%2e%2e/private/x.png"]
+    "uri",
+    [
+        "gone.png",
+        "loop.png",
+        "out.png",
+        "away.png",
+        "nowhere.png",
+        "unchanged.png",
+        "missing.png",
+        "",
+        "../private/x.png",
+        "%2e%2e/private/x.png",
+    ],
 )
 def test_what_is_not_there_or_leads_away_gives_nothing(site: str, uri: str) -> None:
     assert PictureStore.open(site).read(uri) is None
@@ -102,6 +124,11 @@ def test_an_address_elsewhere_is_not_even_asked(site: str) -> None:
 def test_an_endless_picture_is_given_up(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web_pictures, "MOST_BYTES", 2**20)
     assert PictureStore.open(site).read("endless.png") is None
+
+
+def test_a_picture_packed_twice_is_not_unpacked(site: str) -> None:
+    """Each packing may hide a thousand times what is received: twice, a few kB fill the memory."""
+    assert PictureStore.open(site).read("twice.png") is None
 
 
 def test_a_picture_that_takes_too_long_is_given_up(site: str) -> None:
