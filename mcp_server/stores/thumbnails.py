@@ -9,13 +9,23 @@ import threading
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import quote
+
+try:
+    from lzma import LZMAError
+except ImportError:  # a Python that was built without it unpacks no such entries
+    from zipfile import BadZipFile as LZMAError
 
 logger = logging.getLogger(__name__)
 
 MAX_PICTURE_BYTES = 64 * 2**20
 """Larger files are not read: no picture to look at needs more."""
+
+_PIECE_BYTES = 2**20
+_ZIP_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, RuntimeError, ValueError)
+"""RuntimeError: encrypted or oddly compressed; ValueError: names that are not in the encoding they claim."""
 
 _USER = re.compile(r"^(https?://)[^/?#]*@", re.IGNORECASE)
 _ESCAPED = re.compile(r"(?:[^%]|%[0-9A-Fa-f]{2})*")
@@ -108,10 +118,10 @@ class ZipPictures(PictureStore):
                 if self._archive is None:
                     self._archive = zipfile.ZipFile(self._file)
                 entry = self._archive.getinfo(uri)
-                return self._archive.read(entry) if entry.file_size <= MAX_PICTURE_BYTES and not entry.is_dir() else None
+                return _unpacked(self._archive, entry) if entry.file_size <= MAX_PICTURE_BYTES and not entry.is_dir() else None
         except KeyError:
             return None
-        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted or oddly compressed
+        except _ZIP_ERRORS as error:
             logger.warning("picture.unreadable uri=%s reason=%s", uri, error)
             return None
 
@@ -152,6 +162,12 @@ class WebPictures(PictureStore):
         joint = "" if base.endswith(("/", "=", "?", "&")) else "/"
         # an address that is escaped already stays as it is; a bare % is a character of a file name
         return base + joint + quote(below, safe="/?=&%" if _ESCAPED.fullmatch(below) else "/?=&")
+
+
+def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """Read `entry` piece by piece: at once, all that it really unpacks to would be held in memory, whatever size it claims."""
+    with archive.open(entry) as opened:
+        return b"".join(iter(partial(opened.read, _PIECE_BYTES), b""))
 
 
 def _is_inside(uri: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -82,6 +83,37 @@ def test_a_zip_with_a_damaged_entry_gives_the_others(archive: Path) -> None:
     store = PictureStore.open(str(archive))
     assert store.read("a/one.png") is None
     assert store.read("ü 100%.png") == b"two"
+    store.close()
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_entry_that_cannot_be_unpacked_gives_nothing(tmp_path: Path, packing: int) -> None:
+    with zipfile.ZipFile(tmp_path / "t.zip", "w", packing) as packed:
+        packed.writestr("one.png", bytes(range(256)) * 10)
+    data = bytearray((tmp_path / "t.zip").read_bytes())
+    data[50:60] = b"\xff" * 10
+    (tmp_path / "t.zip").write_bytes(data)
+    store = PictureStore.open(str(tmp_path / "t.zip"))
+    assert store.read("one.png") is None
+    store.close()
+
+
+def test_a_zip_whose_names_are_in_another_encoding_than_claimed_gives_nothing(archive: Path) -> None:
+    archive.write_bytes(archive.read_bytes().replace("ü".encode(), b"\xff\xfe"))
+    assert PictureStore.open(str(archive)).read("a/one.png") is None
+
+
+def test_an_entry_that_unpacks_to_more_than_it_claims_does_not_fill_the_memory(tmp_path: Path) -> None:
+    real, claimed = 64 * 2**20, 1000
+    with zipfile.ZipFile(tmp_path / "t.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("one.png", bytes(real))
+    data = (tmp_path / "t.zip").read_bytes()
+    (tmp_path / "t.zip").write_bytes(data.replace(real.to_bytes(4, "little"), claimed.to_bytes(4, "little")))
+    store = PictureStore.open(str(tmp_path / "t.zip"))
+    tracemalloc.start()
+    assert store.read("one.png") is None
+    assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
+    tracemalloc.stop()
     store.close()
 
 
