@@ -42,10 +42,13 @@ class PictureStore(ABC):
         if not base:
             return NoPictures("")
         path = Path(base)
-        if path.is_dir():
-            return FolderPictures(path)
-        if path.is_file():
-            return ZipPictures(path) if zipfile.is_zipfile(path) else NoPictures(f"{base} is neither a folder nor a zip")
+        try:
+            if path.is_dir():
+                return FolderPictures(path)
+            if path.is_file():
+                return ZipPictures(path) if zipfile.is_zipfile(path) else NoPictures(f"{base} is neither a folder nor a zip")
+        except OSError as error:  # a disk that has gone, a folder above that may not be entered
+            return NoPictures(f"{base} cannot be read: {error.strerror}")
         return NoPictures(f"{base} does not exist")
 
     @property
@@ -137,6 +140,8 @@ class WebPictures(PictureStore):
 
     def __init__(self, base: str) -> None:
         self._base = base
+        # a catalog's full addresses hardly ever have the password in them
+        self._starts = (base, _USER.sub(r"\1", base))
 
     def read(self, uri: str) -> bytes | None:
         from mcp_server.stores.web_pictures import fetch
@@ -149,17 +154,18 @@ class WebPictures(PictureStore):
 
         A user name and password in the base are for the server alone; they are left out.
         """
-        return self._below(_USER.sub(r"\1", self._base), uri)
+        return self._below(self._starts[1], uri)
 
     def _below(self, base: str, uri: str) -> str | None:
-        if uri.startswith(self._base):
-            uri = uri[len(self._base) :]
+        joint = "" if base.endswith(("/", "=", "?", "&")) else "/"
+        start = next((start for start in self._starts if uri.startswith(start + joint)), None)
+        if start is not None:
+            uri = uri[len(start) :]
         elif uri.lower().startswith(("http://", "https://")):
             return None
         below = uri.lstrip("/")
         if not below or ".." in PurePosixPath(below.partition("?")[0]).parts:
             return None
-        joint = "" if base.endswith(("/", "=", "?", "&")) else "/"
         # an address that is escaped already stays as it is; a bare % is a character of a file name
         return base + joint + quote(below, safe="/?=&%" if _ESCAPED.fullmatch(below) else "/?=&")
 

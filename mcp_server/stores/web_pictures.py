@@ -65,9 +65,7 @@ def fetch(url: str, base: str, seconds: float = FETCH_SECONDS) -> bytes | None:
                     return _received(answer, deadline)
         raise _RefusedError("it was redirected too often")
     except (httpx.HTTPError, httpx.InvalidURL, _RefusedError, ValueError, RuntimeError) as error:  # RuntimeError: closed by the timer
-        logger.warning(
-            "picture.not_fetched host=%s reason=%s", urlsplit(base).hostname, error if _is_plain(error) else type(error).__name__
-        )
+        logger.warning("picture.not_fetched host=%s reason=%s", _host(base), error if _is_plain(error) else type(error).__name__)
         return None
 
 
@@ -84,6 +82,13 @@ def is_below(url: str, base: str) -> bool:
         return False
     folder = unquote(here.path)
     return path == folder or path.startswith(folder if folder.endswith("/") else f"{folder}/")
+
+
+def _host(base: str) -> str | None:
+    try:
+        return urlsplit(base).hostname
+    except ValueError:
+        return None
 
 
 def _place(url: SplitResult) -> tuple[str, str, int | None]:

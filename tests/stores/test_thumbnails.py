@@ -156,6 +156,8 @@ def test_threads_that_read_at_once_get_their_own_picture(tmp_path: Path) -> None
         ("https://host/t/", "a%20b.png", "https://host/t/a%20b.png"),
         ("https://host/t/", "show?id=3&size=s", "https://host/t/show?id=3&size=s"),
         ("https://host/t/", "https://host/t/a.png", "https://host/t/a.png"),
+        ("https://host/t", "https://host/t/a.png", "https://host/t/a.png"),
+        ("https://host/t", "https://host/there/a.png", None),
         ("https://host/t/", "https://elsewhere/a.png", None),
         ("https://host/t/", "../private/a.png", None),
         ("https://host/t/", "", None),
@@ -172,7 +174,11 @@ def test_a_web_address_is_base_and_uri_and_never_leaves_the_base(base: str, uri:
 
 def test_a_base_that_cannot_be_used_says_why_and_gives_nothing(tmp_path: Path) -> None:
     (tmp_path / "not.zip").write_text("hello")
-    for base, problem in ((tmp_path / "gone.zip", "does not exist"), (tmp_path / "not.zip", "neither a folder nor a zip")):
+    for base, problem in (
+        (tmp_path / "gone.zip", "does not exist"),
+        (tmp_path / "not.zip", "neither a folder nor a zip"),
+        (tmp_path / ("x" * 300), "xxx"),  # "cannot be read", or with later Pythons "does not exist"
+    ):
         store = PictureStore.open(str(base))
         assert problem in (store.problem or "")
         assert store.read("a.png") is None

@@ -145,6 +145,11 @@ def test_no_password_of_an_address_reaches_the_log(caplog: pytest.LogCaptureFixt
     assert "secret" not in caplog.text
 
 
+def test_a_base_that_is_no_address_gives_nothing() -> None:
+    for base in ("http://[::1/t/", "http://", "http://host:port/", "http://two words/"):
+        assert PictureStore.open(base).read("a.png") is None
+
+
 @pytest.mark.parametrize(
     ("url", "below"),
     [
@@ -174,5 +179,6 @@ def test_a_name_that_only_begins_alike_is_not_below() -> None:
 def test_a_password_in_the_base_goes_to_the_server_and_to_nobody_else(site: str) -> None:
     store = PictureStore.open(site.replace("://", "://user:p%40ss@"))
     assert store.read("a b.png") == PICTURE
-    assert store.url_of("a b.png") == f"{site}a%20b.png"
-    assert Site.passwords == ["user:p@ss"]
+    assert store.read(f"{site}a%20b.png") == PICTURE
+    assert store.url_of("a b.png") == store.url_of(f"{site}a%20b.png") == f"{site}a%20b.png"
+    assert Site.passwords == ["user:p@ss"] * 2
