@@ -58,17 +58,18 @@ def http_app(server: MCPServer[Any], settings: Settings, host: str) -> ASGIApp:
             "and Token (a long secret that clients send as a bearer token), or listen on 127.0.0.1."
         )
     names = _with_default_port(("127.0.0.1:*", "localhost:*", "[::1]:*") if local else ())
+    origins = _as_sent(origin.rstrip("/") for origin in settings.allowed_origins)
     security = TransportSecuritySettings(
-        allowed_hosts=[*names, *_with_default_port(settings.allowed_hosts)],
-        allowed_origins=[*(f"http://{name}" for name in names), *settings.allowed_origins],
+        allowed_hosts=[*names, *_with_default_port(_as_sent(settings.allowed_hosts))],
+        allowed_origins=[*(f"http://{name}" for name in names), *origins],
     )
     app: ASGIApp = server.streamable_http_app(host=host, transport_security=security)
     if settings.token:
         app = BearerToken(app, settings.token)
-    if settings.allowed_origins:  # outermost: a browser's preflight request carries no token
+    if origins:  # outermost: a browser's preflight request carries no token
         app = CORSMiddleware(
             app,
-            allow_origins=settings.allowed_origins,
+            allow_origins=origins,
             allow_methods=("GET", "POST", "DELETE"),
             allow_headers=("*",),
             expose_headers=("Mcp-Session-Id",),
@@ -88,6 +89,11 @@ def is_loopback(host: str) -> bool:
 def _with_default_port(names: Iterable[str]) -> list[str]:
     """Return `names`, and for each that may have any port the name alone: clients leave out the port where it is the usual one."""
     return [each for name in names for each in ((name, name.removesuffix(":*")) if name.endswith(":*") else (name,))]
+
+
+def _as_sent(names: Iterable[str]) -> list[str]:
+    """Return `names` as they are written, and in the small letters that most clients turn the names of hosts into."""
+    return list(dict.fromkeys(each for name in names for each in (name, name.lower())))
 
 
 def _is_no_farewell(record: logging.LogRecord) -> bool:

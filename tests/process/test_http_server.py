@@ -100,7 +100,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_request_is_no_error(folder: P
 def test_a_web_page_from_an_allowed_origin_may_call_and_another_may_not(folder: Path) -> None:
     config = folder / "web.ini"
     text = (folder / "config.ini").read_text(encoding="utf-8")
-    config.write_text("[SERVER]\nAllowedOrigins = https://app.example.org\n" + text, encoding="utf-8")
+    config.write_text("[SERVER]\nAllowedOrigins = https://App.example.org/\n" + text, encoding="utf-8")
     process, address = started(config)
     headers = {"Accept": "application/json, text/event-stream"}
     ours = {"Origin": "https://app.example.org"}
@@ -129,15 +129,16 @@ def test_an_open_address_needs_an_allowlist_and_a_token(folder: Path, host: str)
 
 def test_with_a_token_every_request_must_carry_it(folder: Path) -> None:
     config = folder / "guarded.ini"
-    server = f"[SERVER]\nToken = {TOKEN}\nAllowedHosts = 127.0.0.1:*\n"
+    server = f"[SERVER]\nToken = {TOKEN}\nAllowedHosts = 127.0.0.1:* DESKTOP-1:*\n"
     config.write_text(server + (folder / "config.ini").read_text(encoding="utf-8").replace("[SERVER]", "[LOGGING]"), encoding="utf-8")
     process, address = started(config)
     headers = {"Accept": "application/json, text/event-stream"}
     refused = httpx.post(address, json=INITIALIZE, headers=headers)
     wrong = httpx.post(address, json=INITIALIZE, headers={**headers, "Authorization": "Bearer guess"})
-    passed = httpx.post(address, json=INITIALIZE, headers={**headers, "Authorization": f"bearer {TOKEN}"})
+    names = ["127.0.0.1", "DESKTOP-1", "desktop-1:8000"]
+    passed = [httpx.post(address, json=INITIALIZE, headers={**headers, "Authorization": f"bearer {TOKEN}", "Host": name}) for name in names]
     assert stopped(process) == 0
-    assert (refused.status_code, wrong.status_code, passed.status_code) == (401, 401, 200)
+    assert (refused.status_code, wrong.status_code, *(one.status_code for one in passed)) == (401, 401, 200, 200, 200)
     assert refused.headers["WWW-Authenticate"] == "Bearer"
 
 
