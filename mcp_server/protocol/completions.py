@@ -21,6 +21,8 @@ from mcp_server.stores.fields import Field
 
 MOST = 100
 """Values in one completion, the protocol's limit."""
+MOST_TYPED = 1_000
+"""Characters that are completed: no name, handle or argument is longer, and each value found would repeat what was typed."""
 SECRET_PREFIX = 10
 """Characters of a handle that must be typed where sessions are not listed: 48 random bits, more than anyone can guess."""
 
@@ -47,7 +49,7 @@ def add_completions(server: MCPServer[Any], engine: SearchEngine, *, list_sessio
 
     @server.completion()
     async def complete(ref: Any, argument: Any, context: Any) -> Completion:  # pyright: ignore[reportUnusedFunction] - registered by the decorator
-        if not _knows(ref, argument.name):
+        if not _knows(ref, argument.name) or len(argument.value) > MOST_TYPED:
             return _chosen((), "")
         given: dict[str, str] = (context.arguments or {}) if context is not None else {}
         work = partial(_values, engine, argument.name, argument.value.strip(), given.get("collection"), list_sessions)

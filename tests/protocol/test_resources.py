@@ -145,6 +145,7 @@ async def test_every_template_and_prompt_argument_completes(lent: SearchEngine, 
         assert await complete(client, files, "session", session[: len(session) // 2]) == [session]
         assert "red car" in await complete(client, PromptReference(type="ref/prompt", name="curate"), "criteria", "red ca")
         assert await complete(client, PromptReference(type="ref/prompt", name="nothing"), "x", "") == []
+        assert await complete(client, PromptReference(type="ref/prompt", name="curate"), "criteria", "a red " * 1_000) == []
 
 
 async def test_sessions_are_secrets_where_others_can_ask(lent: SearchEngine) -> None:
