@@ -61,7 +61,7 @@ async def test_hits_come_with_thumbnails_words_and_where_the_scores_fall(lent: S
         assert await first.locator(".name").text_content() == found["hits"][0]["title"]
         assert "strong" in (await first.locator(".marks").text_content())
         assert await first.locator("img").get_attribute("alt") == found["hits"][0]["title"]
-        await host.frame.wait_for_function("document.querySelector('.tile img').naturalWidth > 50")
+        await host.frame.wait_for_function("() => document.querySelector('.tile img').naturalWidth > 50")
         assert "3,505 left" in (await host.frame.locator("#facts").text_content())
         await host.page.wait_for_function("window.log.some(m => m.method === 'ui/notifications/size-changed' && m.params.height > 300)")
 
@@ -132,6 +132,31 @@ async def test_everything_works_by_keyboard_alone(lent: SearchEngine) -> None:
         assert [one.id for one in history.kept] == [found["hits"][1]["id"]]
         assert history.excluded == {"demo": (found["hits"][5]["id"],)}
         assert await host.frame.evaluate("document.querySelectorAll('#grid [tabindex=\"0\"]').length") == 3
+
+
+async def test_up_and_down_stay_in_their_column_beyond_where_the_scores_fall(lent: SearchEngine) -> None:
+    async with gallery(lent) as host:
+        found = await host.search(text="a red apple", n=20)
+        assert 0 < found["drop_after"] < 20
+        await host.frame.locator(".shot").first.focus()
+        place = "[document.activeElement.closest('li').offsetLeft, document.activeElement.closest('li').offsetTop]"
+        places = [await host.frame.evaluate(place)]
+        for key in ["ArrowDown"] * 4 + ["ArrowUp"] * 4:
+            await host.page.keyboard.press(key)
+            places.append(await host.frame.evaluate(place))
+        tops = [top for _, top in places]
+        assert len({left for left, _ in places}) == 1
+        assert tops[:5] == sorted(set(tops))
+        assert tops == tops[::-1]
+
+
+async def test_a_picture_left_and_opened_again_shows_its_tags_once(lent: SearchEngine) -> None:
+    async with gallery(lent) as host:
+        await host.search(text="a red apple", n=2)
+        await host.frame.evaluate("for (const id of ['.shot', '#large-after', '#large-before']) document.querySelector(id).click()")
+        await host.frame.wait_for_function("() => document.querySelector('dialog[open] dd') && waiting.size === 0")
+        names = await host.frame.locator("#large-tags dt").all_text_contents()
+        assert len(names) == len(set(names)) > 5
 
 
 async def test_hostile_titles_stay_text_and_nothing_reaches_the_network(lent: SearchEngine) -> None:
