@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 import warnings
 from collections.abc import Callable
@@ -18,12 +19,15 @@ from mcp_server.pictures.rgb import on_white, turned
 
 MOST_PIXELS = 120_000_000
 """Larger pictures are not decoded."""
+MOST_SCANS = 100
+"""A JPEG file that goes over its pixels more often is not decoded; progressive ones do some ten times."""
 JPEG_BYTES = 700_000
 """No picture for a model or a gallery is larger; as base64 it stays below 1 MiB."""
 
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF", "JPEG2000", "ICO")
 _QUALITIES = (88, 80, 70, 60, 50, 40, 30)
 _ORIENTATION = 0x0112
+_MARKER, _SCAN, _END = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]"), b"\xff\xda", b"\xff\xd9"
 _decoding = threading.Lock()
 """One picture is decoded at a time: that bounds the memory, and warning filters are the whole process's."""
 
@@ -64,6 +68,8 @@ def as_jpeg(image: Image.Image, most_bytes: int = JPEG_BYTES) -> bytes:
 
 
 def _viewed(data: bytes, side: int, ground: int) -> Image.Image:
+    if data[:2] == b"\xff\xd8" and _scans(data) > MOST_SCANS:
+        raise UnviewableError("damaged file")
     with Image.open(io.BytesIO(data), formats=_known_formats()) as image:
         if image.width * image.height > MOST_PIXELS:
             raise UnviewableError("too many pixels")
@@ -76,6 +82,19 @@ def _viewed(data: bytes, side: int, ground: int) -> Image.Image:
     if opacity is not None and ground < 255:
         plain = _on_grey(plain, _fitted(opacity, side), ground)
     return turned(plain, orientation)
+
+
+def _scans(data: bytes) -> int:
+    """Return how often the JPEG file `data` goes over its pixels; counted to `MOST_SCANS` and one.
+
+    A scan of no pixels takes a dozen bytes, and decoding it as long as any other.
+    """
+    scans, marker = 0, _MARKER.search(data, 2)
+    while marker and marker[0] != _END and scans <= MOST_SCANS:
+        scans += marker[0] == _SCAN
+        length = int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+        marker = _MARKER.search(data, marker.end() + length)
+    return scans
 
 
 def _orientation(image: Image.Image) -> int:

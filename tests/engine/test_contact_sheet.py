@@ -34,6 +34,12 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     return out.getvalue()
 
 
+def scanned_again(times: int) -> bytes:
+    """Return a progressive JPEG whose last scan comes once more, so many times."""
+    data = encoded(Image.new("L", (64, 64), 128), "JPEG", progressive=True)
+    return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * times + data[-2:]
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 3000), st.integers(1, 3000)), min_size=1, max_size=12))
 def test_every_picture_fits_its_cell_and_the_sheet_its_limits(sizes: list[tuple[int, int]]) -> None:
@@ -101,6 +107,10 @@ def test_a_picture_with_unreadable_exif_is_shown_all_the_same(kind: str) -> None
     assert viewed(encoded(Image.new("RGB", (60, 30)), kind, exif=b"neither II nor MM"), 60).size == (60, 30)
 
 
+def test_a_jpeg_may_have_many_scans_and_anything_behind_its_end() -> None:
+    assert viewed(scanned_again(50) + b"\xff\xda" * 1_000, 60).size == (60, 60)
+
+
 def test_what_is_transparent_lies_on_the_ground_asked_for() -> None:
     clear = encoded(Image.new("RGBA", (20, 20), (0, 0, 0, 0)))
     assert viewed(clear, 20).getpixel((5, 5)) == (255, 255, 255)
@@ -120,6 +130,7 @@ def test_what_is_transparent_lies_on_the_ground_asked_for() -> None:
         (encoded(noise(300, 300), "JPEG")[:4000], "damaged"),
         (encoded(noise(64, 64))[:600], "damaged"),
         (encoded(Image.new("1", (20_000, 20_000))), "too many pixels"),
+        (scanned_again(200), "damaged"),
     ],
 )
 def test_what_cannot_be_shown_says_why(data: bytes, reason: str) -> None:
