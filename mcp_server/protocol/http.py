@@ -6,7 +6,9 @@ import hmac
 import logging
 import signal
 import socket
+import threading
 from collections.abc import Iterable
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -19,8 +21,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcp_server.config import Settings
 from mcp_server.errors import ConfigError
+from mcp_server.protocol.stdio import exit_now
 
 logger = logging.getLogger(__name__)
+
+GRACE_SECONDS = 5.0
+"""How long calls in flight may hold up the end of the process: a picture server may let them wait much longer."""
 
 
 def serve_http(server: MCPServer[Any], settings: Settings, host: str, port: int) -> None:
@@ -37,7 +43,7 @@ def serve_http(server: MCPServer[Any], settings: Settings, host: str, port: int)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _let_end)  # uvicorn ends on them, then raises them once more: this lets the process end with 0
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
-    uvicorn.Server(config).run(sockets=[listener])
+    _Server(config).run(sockets=[listener])
 
 
 def http_app(server: MCPServer[Any], settings: Settings, host: str) -> ASGIApp:
@@ -75,6 +81,15 @@ def http_app(server: MCPServer[Any], settings: Settings, host: str) -> ASGIApp:
             expose_headers=("Mcp-Session-Id",),
         )
     return Leaving(app)
+
+
+class _Server(uvicorn.Server):
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Obey a signal; sessions are saved by every call, so nothing is lost with a worker thread that is still busy."""
+        super().handle_exit(sig, frame)
+        timer = threading.Timer(GRACE_SECONDS, exit_now)
+        timer.daemon = True
+        timer.start()
 
 
 def _let_end(_number: int, _frame: object) -> None:

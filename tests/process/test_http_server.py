@@ -97,6 +97,23 @@ def test_a_client_that_leaves_in_the_middle_of_its_request_is_no_error(folder: P
     assert "Traceback" not in log
 
 
+def test_a_picture_server_that_keeps_silent_does_not_hold_up_the_end(folder: Path) -> None:
+    config = folder / "silent.ini"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        base = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        config.write_text((folder / "config.ini").read_text(encoding="utf-8").replace("./thumbnails.zip", base), encoding="utf-8")
+        process, address = started(config)
+        look = {"name": "view_media", "arguments": {"ids": list(range(1, 13))}}
+        call = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": look}
+        headers = {"Accept": "application/json, text/event-stream"}
+        session = httpx.post(address, json=INITIALIZE, headers=headers, timeout=60).headers["Mcp-Session-Id"]
+        headers["Mcp-Session-Id"] = session
+        with httpx.stream("POST", address, json=call, headers=headers, timeout=60), silent.accept()[0]:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=15)
+    assert process.returncode == 0
+
+
 def test_a_web_page_from_an_allowed_origin_may_call_and_another_may_not(folder: Path) -> None:
     config = folder / "web.ini"
     text = (folder / "config.ini").read_text(encoding="utf-8")
