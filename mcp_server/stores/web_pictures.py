@@ -50,7 +50,7 @@ def fetch(url: str, base: str, seconds: float = FETCH_SECONDS) -> bytes | None:
     deadline = time.monotonic() + seconds
     try:
         with (
-            httpx.Client(timeout=timeout, headers=headers, trust_env=False, follow_redirects=False) as client,
+            httpx.Client(auth=_login(base), timeout=timeout, headers=headers, trust_env=False, follow_redirects=False) as client,
             _closed_after(seconds, client),
         ):
             for _ in range(MOST_REDIRECTS + 1):
@@ -82,6 +82,12 @@ def is_below(url: str, base: str) -> bool:
         return False
     folder = unquote(here.path)
     return path == folder or path.startswith(folder if folder.endswith("/") else f"{folder}/")
+
+
+def _login(base: str) -> tuple[str, str] | None:
+    """Return the user name and password in `base`: a redirect to a full address leaves them out."""
+    here = urlsplit(base)
+    return None if here.username is None else (unquote(here.username), unquote(here.password or ""))
 
 
 def _host(base: str) -> str | None:

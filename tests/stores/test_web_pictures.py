@@ -30,6 +30,7 @@ class Site(BaseHTTPRequestHandler):
             self.passwords.append(base64.b64decode(self.headers["Authorization"].removeprefix("Basic ")).decode())
         where = {
             "/thumbs/moved.png": "/thumbs/a%20b.png",
+            "/thumbs/full.png": f"http://{self.headers['Host']}/thumbs/a%20b.png",
             "/thumbs/loop.png": "/thumbs/loop.png",
             "/thumbs/out.png": "/private/x.png",
             "/thumbs/away.png": "http://127.0.0.1:1/thumbs/a.png",
@@ -181,4 +182,5 @@ def test_a_password_in_the_base_goes_to_the_server_and_to_nobody_else(site: str)
     assert store.read("a b.png") == PICTURE
     assert store.read(f"{site}a%20b.png") == PICTURE
     assert store.url_of("a b.png") == store.url_of(f"{site}a%20b.png") == f"{site}a%20b.png"
-    assert Site.passwords == ["user:p@ss"] * 2
+    assert store.read("full.png") == PICTURE
+    assert Site.passwords == ["user:p@ss"] * 4
