@@ -15,13 +15,13 @@ from mcp_server.ingest.catalog.fields import storable
 from mcp_server.ingest.catalog.write_catalog import OTHER, MediaRow
 from mcp_server.ingest.imports.parquet import count_rows, write_rest
 from mcp_server.ingest.imports.vectors import VectorSource, in_numeric_order, metadata_parts, number_of
+from mcp_server.ingest.tables.metadata import GROUP_KEY, group_name
 from mcp_server.ingest.tables.read import read_table
 from mcp_server.ingest.tables.rows import BadLines
 
 SOURCE_KEYS = ("image_path", "path", "file", "filename", "uri", "url", "source", "key")
 """Columns that may say where an item's picture is; the first one a row has counts and does not become a field. Letter case is ignored."""
 
-GROUP_KEY = "group_id"
 THUMBNAIL_KEYS = ("thumbnail", "thumbnail_uri", "thumbnail_url")
 
 _ORDER = "Row i of the metadata describes vector i, so neither may have a row the other lacks"
@@ -169,7 +169,7 @@ class OrderedItems:
         origin = next((name for name in roles.sources if _text(values[name])), None)
         source = f"item-{row}" if origin is None else self._relative(_text(values[origin]))
         thumbnail = next((_text(values[name]) for name in roles.thumbnails if _text(values[name])), None)
-        group = _text(values[roles.group]) if roles.group is not None else ""
+        group = group_name(values[roles.group], row + 1, self._bad) if roles.group is not None else None
         taken = {origin, roles.group, *roles.thumbnails}
         return MediaRow(
             id=row + 1,
@@ -209,6 +209,8 @@ def _roles(names: Sequence[str], column: str | None) -> _Roles:
 def _text(value: Any) -> str:
     if isinstance(value, str):
         return storable(value.strip())
+    if isinstance(value, float) and value.is_integer():  # a column of whole numbers with gaps holds floats
+        value = int(value)
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
 
 

@@ -103,6 +103,18 @@ def matched_rows(
         raise IngestError(f"No row of {file} can be used; line {first.number}: {first.reason}.")
 
 
+def group_name(group: Any, number: int, bad: BadLines) -> str | None:
+    """Return the name of the group that row `number` gives as `group`; None, and what cannot be one is noted in `bad`, when it has none."""
+    if isinstance(group, float):  # a column of whole numbers with gaps holds floats, and NaN for the gaps
+        group = None if math.isnan(group) else int(group) if group.is_integer() else group
+    if group is None:
+        return None
+    if isinstance(group, bool) or not isinstance(group, str | int):
+        bad.add(number, f"its {GROUP_KEY} is neither text nor a whole number; the picture has no group")
+        return None
+    return storable(str(group).strip()) or None
+
+
 class _UnusableError(Exception):
     """This row cannot be used."""
 
@@ -197,14 +209,4 @@ def _plain(path: str) -> str:
 def _group(row: Row, number: int, bad: BadLines) -> str | None:
     """Take the group's name out of `row`; None when it has none."""
     key = next((key for key in row if len(key) == len(GROUP_KEY) and key.casefold() == GROUP_KEY), None)
-    if key is None:
-        return None
-    group = row.pop(key)
-    if isinstance(group, float):  # a column of whole numbers with gaps holds floats, and NaN for the gaps
-        group = None if math.isnan(group) else int(group) if group.is_integer() else group
-    if group is None:
-        return None
-    if isinstance(group, bool) or not isinstance(group, str | int):
-        bad.add(number, f"its {GROUP_KEY} is neither text nor a whole number; the picture has no group")
-        return None
-    return storable(str(group).strip()) or None
+    return None if key is None else group_name(row.pop(key), number, bad)

@@ -193,6 +193,17 @@ def test_types_say_what_a_field_is_and_a_group_is_a_medium_of_its_own(tmp_path: 
     assert report.notes == ("--types names a field 'absent' that no item has",)
 
 
+def test_whole_numbers_that_gaps_made_decimal_name_groups_and_pictures(tmp_path: Path) -> None:
+    table = pa.table({"key": pa.array([7.0, None, 9.0, 1e3, 2.0, 3.0]), "group_id": pa.array([1.0, None, 1.0, 2.0, 2.5, 1.0])})
+    pq.write_table(table, tmp_path / "m.parquet")
+    report = bring(tmp_path, some_vectors(tmp_path), tmp_path / "m.parquet")
+    assert [source for _, source, *_ in medias(tmp_path)] == ["7", "item-1", "9", "1000", "2", "3", "1", "2"]
+    assert [group for *_, group in medias(tmp_path)][:6] == [7, None, 7, 8, None, 7]
+    assert (report.groups, report.fields) == (2, ())
+    (note,) = report.notes
+    assert "row 5: its group_id is neither text nor a whole number" in note
+
+
 def test_counts_that_differ_are_refused_with_both_numbers_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(IngestError, match=r"6 vectors, m\.jsonl 5 rows"):
         bring(tmp_path, some_vectors(tmp_path), demo.write_lines(tmp_path / "m.jsonl", [{"a": 1}] * 5))
