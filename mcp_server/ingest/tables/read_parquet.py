@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -68,19 +69,52 @@ def _is_binary(arrow: Any, kind: Any) -> bool:
 def _values(arrow: Any, column: Any, name: str, before: int, bad: BadLines) -> list[Any]:
     """Return the plain values of a part of a column whose first row has the number `before` + 1."""
     kind = column.type
-    if arrow.types.is_timestamp(kind) and kind.unit == "ns":
-        column = column.cast(arrow.timestamp("us", kind.tz), safe=False)
-    if arrow.types.is_float32(kind) or arrow.types.is_float16(kind):
-        return [None if value is None else float(value) for value in _short(column)]
+    if (cut := _cut(arrow, kind)) != kind:
+        column = column.cast(cut, safe=False)
+    if _is_short(arrow, kind):
+        return _short(column)
+    if _is_list(arrow, kind) and _is_short(arrow, kind.value_type):
+        numbers = iter(_short(column.flatten()))
+        return [None if length is None else list(islice(numbers, length)) for length in column.value_lengths().to_pylist()]
     try:
         return [_plain(value) for value in column.to_pylist()]
     except (ValueError, OverflowError):
         return [_one(scalar, name, number, bad) for number, scalar in enumerate(column, start=before + 1)]
 
 
-def _short(column: Any) -> list[str | None]:
+def _cut(arrow: Any, kind: Any) -> Any:
+    """Return `kind` with microseconds for nanoseconds, which no moment and no duration of Python's has, also deeper down."""
+    types = arrow.types
+    cut = kind
+    if types.is_timestamp(kind) and kind.unit == "ns":
+        cut = arrow.timestamp("us", kind.tz)
+    elif types.is_time64(kind):
+        cut = arrow.time64("us")
+    elif types.is_duration(kind) and kind.unit == "ns":
+        cut = arrow.duration("us")
+    elif types.is_struct(kind):
+        cut = arrow.struct([part.with_type(_cut(arrow, part.type)) for part in kind])
+    elif _is_list(arrow, kind):
+        inner = kind.value_field.with_type(_cut(arrow, kind.value_type))
+        if types.is_fixed_size_list(kind):
+            cut = arrow.list_(inner, kind.list_size)
+        else:
+            cut = arrow.large_list(inner) if types.is_large_list(kind) else arrow.list_(inner)
+    return cut
+
+
+def _is_list(arrow: Any, kind: Any) -> bool:
+    types = arrow.types
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+
+
+def _is_short(arrow: Any, kind: Any) -> bool:
+    return arrow.types.is_float32(kind) or arrow.types.is_float16(kind)
+
+
+def _short(column: Any) -> list[float | None]:
     numbers = column.to_numpy(zero_copy_only=False).astype(str)
-    return [str(number) if there else None for number, there in zip(numbers, column.is_valid().to_pylist(), strict=True)]
+    return [float(number) if there else None for number, there in zip(numbers, column.is_valid().to_pylist(), strict=True)]
 
 
 def _one(scalar: Any, name: str, number: int, bad: BadLines) -> Any:
