@@ -14,7 +14,7 @@ import numpy as np
 from mcp_server.config import root_of
 from mcp_server.encoders.models import model_width
 from mcp_server.errors import IngestError
-from mcp_server.ingest.catalog.fields import Field, TagKind
+from mcp_server.ingest.catalog.fields import Field, TagKind, field_key
 from mcp_server.ingest.catalog.stage import Remark
 from mcp_server.ingest.catalog.write_catalog import CatalogReport, write_catalog
 from mcp_server.ingest.claim import alone, forget
@@ -153,7 +153,12 @@ def import_vectors(
             forget(destination)  # what an ingest remembers is about other vectors
         put_in_place(staging, destination, thumbnails=False)
     enter_section(config_file, name, values)
-    report = _report(source, vectors, written, [*notes, *written.notes], normalise=normalise, seconds=time.monotonic() - started)
+    asked = {field_key(field) for field in types or {}}  # a tagset of Exquisitor's that no medium has is nobody's mistake
+    notes += [
+        *written.notes,
+        *(f"--types names a field {field!r} that no item has" for field in written.catalog.unused_kinds if field in asked),
+    ]
+    report = _report(source, vectors, written, notes, normalise=normalise, seconds=time.monotonic() - started)
     logger.info(
         "import.done collection=%s items=%d rows=%d width=%d unusable=%d fields=%d seconds=%.1f",
         name,
@@ -227,6 +232,6 @@ def _report(
         left_out=written.catalog.left_out,
         refused=written.catalog.refused,
         remarks=written.catalog.notes,
-        notes=(*notes, *(f"--types names a field {name!r} that no item has" for name in written.catalog.unused_kinds)),
+        notes=tuple(notes),
         seconds=seconds,
     )

@@ -204,6 +204,15 @@ def test_whole_numbers_that_gaps_made_decimal_name_groups_and_pictures(tmp_path:
     assert "row 5: its group_id is neither text nor a whole number" in note
 
 
+def test_a_tagset_of_exquisitors_that_no_medium_has_is_not_put_down_to_types(tmp_path: Path) -> None:
+    tagsets = [{"name": "Day", "tagtype": "numerical_int", "tags": []}, {"name": "Month", "tagtype": "numerical_int", "tags": []}]
+    whole = {"tagsets": tagsets, "medias": [{"source": f"{row}.jpg"} for row in range(6)]}
+    (tmp_path / "m3.json").write_text(json.dumps(whole), encoding="utf-8")
+    assert bring(tmp_path, some_vectors(tmp_path), tmp_path / "m3.json").notes == ()
+    report = bring(tmp_path, some_vectors(tmp_path), tmp_path / "m3.json", name="other", types=parse_types("month=text"))
+    assert report.notes == ("--types names a field 'month' that no item has",)
+
+
 def test_counts_that_differ_are_refused_with_both_numbers_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(IngestError, match=r"6 vectors, m\.jsonl 5 rows"):
         bring(tmp_path, some_vectors(tmp_path), demo.write_lines(tmp_path / "m.jsonl", [{"a": 1}] * 5))
