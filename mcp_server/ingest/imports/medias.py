@@ -15,7 +15,8 @@ _TYPES = ("image", "video", "audio", "text", "other")
 """In the order of their ids, from 1. Source: ddl.sql of github.com/Ok2610/Simplified-M3-DB."""
 _IMAGE, _OTHER = 1, 5
 _MEDIA_KEYS = ("media_source", "media_src", "source", "media_uri", "uri")
-_INT63 = 2**63
+_ID_LIMIT = 2**63 - 2**32
+"""Ids from here on are not kept: media without an id are numbered after the highest, and those numbers are to fit in 64 bits too."""
 _NO_FACTS = ("media_source", "media_src", "source", "media_uri", "uri", "media_id", "comment")
 
 
@@ -69,7 +70,7 @@ class MediaReader:
             type_id = _type_id(cast("dict[str, Any]", one).get("source_type"))
             owner = id_of(one, ("group_id",))
             yield Medium(
-                id=int(number) if number is not None and is_whole(number) and 0 < int(number) < _INT63 else None,
+                id=int(number) if number is not None and is_whole(number) and 0 < int(number) < _ID_LIMIT else None,
                 place=self.count,
                 image=self.images if type_id == _IMAGE else None,
                 key=_key(number) if number is not None else None,

@@ -160,6 +160,13 @@ def test_other_folders_and_files_are_not_taken_for_exquisitors(tmp_path: Path) -
         read(write(tmp_path / "empty", medias=[{}], taggings=[]))
 
 
+def test_an_id_that_leaves_no_room_for_media_without_one_is_not_kept(tmp_path: Path) -> None:
+    medias = [{"id": 2**63 - 1, "source": "a"}, {"source": "b"}, {"id": 2**62, "source": "c"}, {"id": -1, "source": "d"}]
+    found, said = read(write(tmp_path / "m3", tagsets=TAGSETS, medias=medias))
+    assert [(one.id - 2**62, one.source) for one in found] == [(0, "c"), (1, "a"), (2, "b"), (3, "d")]
+    assert said == ["3 media have an id that cannot be kept; they were numbered after the others"]
+
+
 @pytest.mark.parametrize("text", ["[1, 2", "[1 2]", '[{"a": ]', "[1] 2", '{"a": 1', "[" * 100_000, "nonsense"])
 def test_broken_json_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(text, encoding="utf-8")
