@@ -26,7 +26,7 @@ class ParquetVectors:
     Attributes:
         column: its name.
         count: rows of the file.
-        width: how long its lists are.
+        width: how long its lists are; 0 when the file has no rows and its type does not say.
         dtype: float16, float32 or float64.
     """
 
@@ -41,7 +41,7 @@ def find_vectors(file: Path) -> ParquetVectors:
     """Return the column of vectors: by its name, else the only one that holds lists of floats. Reads the schema and one batch.
 
     Raises:
-        IngestError: there is none, there are several, all its rows are null, or the file cannot be read.
+        IngestError: there is none, there are several, all its rows are null or empty, or the file cannot be read.
     """
     import pyarrow as pa
 
@@ -51,15 +51,15 @@ def find_vectors(file: Path) -> ParquetVectors:
             column = _chosen(file, types)
             count: int = table.metadata.num_rows
             width = _fixed_width(types[column]) or _first_width(table, column)
-            if width is None:
-                raise IngestError(f"Column {clipped(column)!r} of {file} holds no vector: all {count:,} rows are null. {_ADVICE}.")
-            return ParquetVectors(file, column, count, width, np.dtype(types[column].value_type.to_pandas_dtype()))
+            if width is None and count:
+                raise IngestError(f"Column {clipped(column)!r} of {file} holds no vector: all {count:,} rows are null or empty. {_ADVICE}.")
+            return ParquetVectors(file, column, count, width or 0, np.dtype(types[column].value_type.to_pandas_dtype()))
     except (OSError, pa.ArrowException) as error:
         raise IngestError(f"{file} cannot be read as Parquet ({clipped(error, 120)}). Write it again.") from error
 
 
 def read_vectors(vectors: ParquetVectors) -> Iterator[NDArray[Any]]:
-    """Yield the vectors in row order, in blocks (n, D). A row that is null, or has a null in it, is NaN.
+    """Yield the vectors in row order, in blocks (n, D). A row that is null or empty, or has a null in it, is NaN.
 
     Raises:
         IngestError: a list has another length than the first, or the file is damaged.
@@ -135,9 +135,9 @@ def _fixed_width(kind: Any) -> int | None:
 
 def _first_width(table: Any, column: str) -> int | None:
     for batch in table.iter_batches(batch_size=256, columns=[column], use_threads=False):
-        lengths = _storage(batch.column(0)).value_lengths().drop_null()
-        if len(lengths):
-            return int(lengths[0].as_py()) or None
+        lengths = np.asarray(_storage(batch.column(0)).value_lengths().fill_null(0))
+        if lengths.any():
+            return int(lengths[np.flatnonzero(lengths)[0]])
     return None
 
 
@@ -147,14 +147,14 @@ def _storage(column: Any) -> Any:
 
 def _rows(vectors: ParquetVectors, column: Any, start: int) -> NDArray[Any]:
     lists = _storage(column)
-    there = np.asarray(lists.is_valid())
-    lengths = np.asarray(lists.value_lengths().fill_null(vectors.width))
-    if (wrong := np.flatnonzero(lengths != vectors.width)).size:
+    lengths = np.asarray(lists.value_lengths().fill_null(0))
+    there = np.asarray(lists.is_valid()) & (lengths > 0)
+    if (wrong := np.flatnonzero(there & (lengths != vectors.width))).size:
         at = int(wrong[0])
         raise IngestError(
             f"Row {start + at + 1:,} of {vectors.file} has a vector {lengths[at]} wide; the first is {vectors.width}. All must be alike."
         )
     block = np.full((len(lists), vectors.width), np.nan, vectors.dtype)
-    # flatten() leaves null rows out; a null inside a list becomes NaN
+    # flatten() leaves null and empty rows out; a null inside a list becomes NaN
     block[there] = lists.flatten().to_numpy(zero_copy_only=False).reshape(-1, vectors.width)
     return block

@@ -187,13 +187,14 @@ def _gaps(numbers: list[int | None]) -> Iterator[str]:
 
 def _parquet_parts(files: list[Path]) -> VectorSource:
     tables = [find_vectors(file) for file in files]
-    for table in tables:
-        _same_width(table.file, table.width, tables[0].file, tables[0].width)
+    filled = [table for table in tables if table.count] or tables  # Spark writes parts without rows, whose width no list tells
+    for table in filled:
+        _same_width(table.file, table.width, filled[0].file, filled[0].width)
     parts = tuple(
         VectorPart(table.file.name, table.count, number_of(table.file), table.file, table.column, read=partial(read_vectors, table))
         for table in tables
     )
-    return VectorSource("parquet", parts, tables[0].width, max((table.dtype for table in tables), key=lambda dtype: dtype.itemsize))
+    return VectorSource("parquet", parts, filled[0].width, max((table.dtype for table in tables), key=lambda dtype: dtype.itemsize))
 
 
 def _zarr(path: Path) -> VectorSource:

@@ -115,6 +115,16 @@ def test_a_column_of_lists_is_read_and_null_rows_are_nan(kind: str, dtype: Any, 
     np.testing.assert_array_equal(read[[1, 2, 4, 5, 6]], found[[1, 2, 4, 5, 6]].astype(read.dtype))
 
 
+def test_parts_without_rows_and_rows_without_numbers_do_no_harm(tmp_path: Path) -> None:
+    kind = pa.list_(pa.float32())
+    for number, lists in enumerate(([], [[], [1.0, 2.0], None], [[3.0, 4.0]], [])):
+        pq.write_table(pa.table({"vector": pa.array(lists, kind), "n": range(len(lists))}), tmp_path / f"part-{number}.parquet")
+    source = open_vectors(tmp_path)
+    assert (source.count, source.width, [part.count for part in source.parts]) == (4, 2, [0, 3, 1, 0])
+    np.testing.assert_array_equal(joined(source), [[np.nan] * 2, [1, 2], [np.nan] * 2, [3, 4]])
+    assert open_vectors(tmp_path / "part-0.parquet").count == 0
+
+
 def test_lists_of_different_length_and_unclear_columns_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"vector": [[1.0, 2.0], [1.0, 2.0, 3.0]]}), tmp_path / "ragged.parquet")
     with pytest.raises(IngestError, match=r"Row 2 of .* 3 wide; the first is 2"):
