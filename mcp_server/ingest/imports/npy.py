@@ -121,7 +121,7 @@ def _header(file: Path, member: str, stream: IO[bytes]) -> NpyArray:
         raise IngestError(f"{file} is an .npy of version {version[0]}.{version[1]}, which only arrays of named fields have; {_EXPECTED}.")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, columns_first, dtype = read(stream)
-    if len(shape) != 2 or shape[1] < 1 or dtype.kind != "f" or dtype.itemsize > 8:
+    if len(shape) != 2 or shape[0] < 0 or shape[1] < 1 or dtype.kind != "f" or dtype.itemsize > 8:
         raise IngestError(f"{file} holds an array of shape {shape} and type {clipped(dtype)}; {_EXPECTED}.")
     offset = stream.tell()
     needed, there = offset + shape[0] * shape[1] * dtype.itemsize, _size(file, member)

@@ -166,6 +166,14 @@ def test_a_file_that_was_cut_short_is_refused_before_anything_is_read(tmp_path: 
         open_vectors(tmp_path / "v.npy")
 
 
+def test_a_header_with_less_than_no_rows_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", some())
+    whole = (tmp_path / "v.npy").read_bytes()
+    (tmp_path / "v.npy").write_bytes(whole.replace(b"(7, 4), ", b"(-7, 4),"))
+    with pytest.raises(IngestError, match=r"shape \(-7, 4\)"):
+        open_vectors(tmp_path / "v.npy")
+
+
 def test_nothing_that_can_be_read_says_what_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "v.txt").write_text("1 2 3", encoding="utf-8")
     (tmp_path / "empty").mkdir()
