@@ -32,7 +32,7 @@ def empty_reason(evaluator: Evaluator, node: Filter) -> str:
         return f"{_items(left)} pass."
     if not np.any(evaluator.mapped):
         return "The collection has no indexed items."
-    if len(passed) == 1 and sentences[0] == NOTHING:
+    if NOTHING in sentences:
         return "A list in the filter is empty, which no item passes. Put values into it, or leave that condition out."
     if len(passed) == 1:
         return f"No item passes: {sentences[0].clipped(90)}. Change it; describe_filters shows the values and their counts."
@@ -61,7 +61,8 @@ def _reason(sentences: Sequence[Sentence], alone: Sequence[int], without: Sequen
         return f"{rest} leaves {without[worst]}; adding {sentences[worst].clipped(50)} leaves 0. Drop or change {one}."
     impossible = [sentences[position].clipped(50) for position, count in enumerate(alone) if not count]
     if impossible:
-        return f"{' and '.join(impossible[:2])} match{'es' if len(impossible) == 1 else ''} no item at all. Drop or change more than one."
+        both = f", nor does {impossible[1]}" if len(impossible) > 1 else ""
+        return f"{impossible[0]} matches no item at all{both}. Drop or change more than one."
     counts = ", ".join(f"{sentences[at].clipped(28)}: {alone[at]}" for at in sorted(range(len(alone)), key=alone.__getitem__)[:3])
     return f"Alone they leave {counts}, but no item passes even without one of them. Drop two or more."
 

@@ -305,7 +305,9 @@ def test_a_value_nobody_has_is_known_and_matches_nothing(index: FilterIndex) -> 
         ({"Category": "harbour"}, "No item passes: Category is harbour."),
         ({"Category": "food", "all": [{"Category": "flag"}, {"Year": 1999}]}, "leaves 1; adding Category is flag leaves 0"),
         ({"Category": {"all": ["drink", "flag"]}}, "leaves 1; adding"),
-        ({"Category": "harbour", "Year": 4, "Day": "1900"}, "Category is harbour and Year is 4 match no item at all"),
+        ({"Category": "harbour", "Year": 4, "Day": "1900"}, "Category is harbour matches no item at all, nor does Year is 4. Drop or"),
+        ({"Year": [3, 4], "Category": "harbour", "Day": "2000"}, "Year is 3 or Year is 4 matches no item at all, nor does Category"),
+        ({"Category": "food", "Year": []}, "A list in the filter is empty, which no item passes."),
         ({"Category": ["food", "flag"]}, "3 items pass."),
     ],
 )
