@@ -118,8 +118,9 @@ def _page(page: FieldPage, question: FilterQuestion) -> Json:
     elif page.kind == "json":
         body["next"] = f"Values that are JSON are not listed. Filter by whether it is there: {compact({page.name: {'exists': True}})}."
     elif not shown:
-        narrowed = question.match or question.offset
-        body["next"] = "No value here; leave out match, offset or filters." if narrowed else "No item has this field."
+        narrowed = {"match": question.match, "offset": question.offset, "filters": question.filters, "text": question.search}
+        given = " or ".join(name for name, value in narrowed.items() if value)
+        body["next"] = f"No value here; leave out {given}." if given else "No item has this field."
     return body
 
 

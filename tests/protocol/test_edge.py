@@ -265,6 +265,19 @@ async def test_a_fields_page_counts_its_values_and_pages_on(engine: SearchEngine
             assert found["matching"] == count
 
 
+async def test_a_fields_page_without_a_value_says_what_to_leave_out(engine: SearchEngine) -> None:
+    async with connected(engine, "auto") as client:
+        nothing = {"color": "red", "width": {"gt": 96}}
+        for narrowed, words in (
+            ({"filters": nothing}, "leave out filters."),
+            ({"filters": nothing, "text": "an apple", "match": "x"}, "leave out match or filters or text."),
+            ({"offset": 1_000}, "leave out offset."),
+        ):
+            page = await call(client, "describe_filters", field="color", **narrowed)
+            assert page["field"]["values"] == {}
+            assert page["next"] == f"No value here; {words}"
+
+
 async def test_a_filter_that_leaves_nothing_says_which_condition_did_it(engine: SearchEngine) -> None:
     async with connected(engine, "auto") as client:
         found = await call(client, "clip_search", text="flag", filters={"category": "flags", "unicode_version": {"gte": 1000}})
