@@ -20,13 +20,13 @@ from mcp_server.stores.values import RANGE_KINDS, TAKES, Period, asked_period
 def value_slices(data: FieldData, values: Sequence[Scalar]) -> list[tuple[int, int]]:
     """Return, for each of `values`, the values equal to it, from and up to; empty when a number or time is not there.
 
-    A text that ends with "…" stands for the one value that begins so, unless it is a value itself: long values are shown cut.
+    A text that is no value itself stands for the one without the blanks around it, or, if it ends with "…", for the one that begins so:
+    long values are shown cut.
     """
     if isinstance(data.keys, Texts):
         texts = [folded(scalar_text(value)) for value in values]
         places = [
-            _beginning(data, value, text) if at is None else at
-            for value, text, at in zip(values, texts, data.keys.find(texts), strict=True)
+            _meant(data, value, text) if at is None else at for value, text, at in zip(values, texts, data.keys.find(texts), strict=True)
         ]
         return [(at, at + 1) for at in places]
     periods = [_period(data, value) for value in values]
@@ -61,12 +61,15 @@ def range_slice(data: FieldData, bounds: dict[str, Scalar]) -> tuple[int, int]:
     return start, max(start, stop)
 
 
-def _beginning(data: FieldData, value: Scalar, text: str) -> int:
-    """Return the one value that `text`, cut, stands for."""
-    if isinstance(data.keys, Texts) and text.endswith(MORE):
-        beginning = data.keys.beginning(text.removesuffix(MORE))
-        if len(beginning) == 1:
-            return beginning[0]
+def _meant(data: FieldData, value: Scalar, text: str) -> int:
+    """Return the one value that `text`, no value itself, stands for."""
+    keys = cast("Texts", data.keys)
+    (bare,) = keys.find([text.strip()])
+    if bare is not None:
+        return bare
+    beginning = keys.beginning(text.removesuffix(MORE)) if text.endswith(MORE) else range(0)
+    if len(beginning) == 1:
+        return beginning[0]
     raise unknown_value(data, scalar_text(value))
 
 
@@ -89,7 +92,7 @@ def _right(data: FieldData, key: float) -> int:
 def wrong_kind(data: FieldData, given: object) -> FilterError:
     """Return the error for a condition that does not suit the field's kind: what it takes, and its span."""
     name = clipped(data.field.name)
-    got = given if isinstance(given, str | int | float) else next(iter(cast("dict[str, object]", given)))
+    got = scalar_text(given) if isinstance(given, str | int | float) else next(iter(cast("dict[str, object]", given)))
     span = ""
     there = np.flatnonzero(data.values.counts())
     if data.field.kind in RANGE_KINDS and len(there):

@@ -160,6 +160,7 @@ def test_one_value_must_lie_inside_both_bounds(tmp_path: Path) -> None:
         ({"Category": {"not": "harbor"}}, ['"harbour" (0 items)']),
         ({"Category": {"all": ["food", "Foods"]}}, ['"Foods"', '"Food"']),
         ({"Category": {"gte": "a"}}, ['"Category" takes texts', '"gte"']),
+        ({"Year": True}, ['"Year" takes whole numbers', 'got "true"']),
         ({"Year": "last year"}, ['"Year" takes whole numbers', '"last year"', "spans 1999 to"]),
         ({"Year": {"gte": "soon"}}, ["whole numbers", "soon"]),
         ({"Year": True}, ["whole numbers"]),
@@ -291,6 +292,11 @@ def test_many_threads_evaluate_at_once(index: FilterIndex) -> None:
     for thread in threads:
         thread.join()
     assert answers == [[1, 3]] * 240
+
+
+def test_blanks_around_a_value_are_passed_over(index: FilterIndex) -> None:
+    assert passing(index, {"Category": " food "}) == passing(index, {"Category": "food"}) != []
+    assert '"foo" is not a value' in refused(index, {"Category": " foo "}, UnknownValueError)
 
 
 def test_a_value_nobody_has_is_known_and_matches_nothing(index: FilterIndex) -> None:
