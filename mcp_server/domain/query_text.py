@@ -19,9 +19,11 @@ MOST_TEXTS = 16
 """Descriptions in one list."""
 MOST_WEIGHT = 10.0
 
-_NUMBER = re.compile(r"\s*([+-]?\s*(?:\d+(?:\.\d*)?|\.\d+))\s*:(?!\d)\s*(.*)", re.DOTALL)  # "12:30 clock" has no weight
+_MINUS = "\N{MINUS SIGN}"
+"""As good a minus as the hyphen: typeset texts have it."""
+_NUMBER = re.compile(rf"\s*([+\-{_MINUS}]?\s*(?:\d+(?:\.\d*)?|\.\d+))\s*:(?!\d)\s*(.*)", re.DOTALL)  # "12:30 clock" has no weight
 _LIST_OF_QUOTED = re.compile(r"""\s*\[\s*['"].*['"]\s*,?\s*\]\s*""", re.DOTALL)
-_SIGN = re.compile(r"\s*([+-])\s*(.*)", re.DOTALL)
+_SIGN = re.compile(rf"\s*([+\-{_MINUS}])\s*(.*)", re.DOTALL)
 
 
 def parse_texts(raw: object) -> tuple[WeightedText, ...]:
@@ -69,7 +71,7 @@ def _weighted(raw: object) -> WeightedText:
         raise BadArgumentError(f'text lists descriptions in quotes, such as ["2: red car", "- night"]; got {_kind(raw)} among them.')
     numbered, signed = _NUMBER.fullmatch(raw), _SIGN.fullmatch(raw)
     if numbered is not None:
-        digits = re.sub(r"\s", "", numbered[1])
+        digits = re.sub(r"\s", "", numbered[1]).replace(_MINUS, "-")
         weight = float(digits) if len(digits) <= 20 else MOST_WEIGHT + 1
         if not 0 < abs(weight) <= MOST_WEIGHT:
             raise BadArgumentError(
@@ -78,7 +80,7 @@ def _weighted(raw: object) -> WeightedText:
             )
         return WeightedText(_checked(numbered[2]), weight)
     if signed is not None:
-        return WeightedText(_checked(signed[2]), -1.0 if signed[1] == "-" else 1.0)
+        return WeightedText(_checked(signed[2]), 1.0 if signed[1] == "+" else -1.0)
     return WeightedText(_checked(raw))
 
 

@@ -25,6 +25,7 @@ from mcp_server.errors import MESSAGE_LIMIT, BadArgumentError
         ('["2: red car", "- night"]', [("red car", 2), ("night", -1)]),
         (["-leash", "+ dog", "rain"], [("leash", -1), ("dog", 1), ("rain", 1)]),
         (["-0.5: night", "+1.5:day"], [("night", -0.5), ("day", 1.5)]),
+        (["\N{MINUS SIGN}0.5: night", "\N{MINUS SIGN} rain"], [("night", -0.5), ("rain", -1)]),
         (["-.5: night", "+ .25 : day", "2.: rain"], [("night", -0.5), ("day", 0.25), ("rain", 2)]),
         ("['Hello' on a sign", [("['Hello' on a sign", 1)]),
         (["12:30 on a clock"], [("12:30 on a clock", 1)]),
