@@ -164,7 +164,7 @@ def _npy_parts(layout: Layout, files: list[Path], tables: dict[int, Path]) -> Ve
         VectorPart(array.file.name, array.shape[0], number, _table(array.file, number, tables), read=partial(read_npy, array))
         for array, number in zip(arrays, numbers, strict=True)
     )
-    return VectorSource(layout, parts, arrays[0].shape[1], widest.dtype.newbyteorder("="), tuple(_gaps(numbers)))
+    return VectorSource(layout, parts, arrays[0].shape[1], widest.dtype.newbyteorder("="), tuple(_gaps(numbers, tables)))
 
 
 def _table(file: Path, number: int | None, tables: dict[int, Path]) -> Path | None:
@@ -177,12 +177,14 @@ def _table(file: Path, number: int | None, tables: dict[int, Path]) -> Path | No
     return tables[number]
 
 
-def _gaps(numbers: list[int | None]) -> Iterator[str]:
+def _gaps(numbers: list[int | None], tables: Iterable[int]) -> Iterator[str]:
+    """Say which parts are missing between the first and the last there are, or are metadata of."""
     known = [number for number in numbers if number is not None]
-    if len(known) == len(numbers) > 1 and known[-1] - known[0] + 1 > len(known):
+    first, last = min([*known, *tables], default=0), max([*known, *tables], default=0)
+    if len(known) == len(numbers) and last - first + 1 > len(known):
         there = set(known)
-        missing = [number for number in range(known[0], min(known[-1], known[0] + 1_000_000)) if number not in there]
-        yield f"of the parts {known[0]} to {known[-1]}, {known[-1] - known[0] + 1 - len(known):,} are missing, the first is {missing[0]}"
+        missing = next(number for number in range(first, last + 1) if number not in there)
+        yield f"of the parts {first} to {last}, {last - first + 1 - len(known):,} are missing, the first is {missing}"
 
 
 def _parquet_parts(files: list[Path]) -> VectorSource:

@@ -84,6 +84,16 @@ def test_parts_follow_each_other_in_numeric_order_and_a_missing_one_is_said(tmp_
     assert source.findings == ("of the parts 0 to 11, 6 are missing, the first is 3",)
 
 
+def test_parts_that_only_metadata_is_there_of_are_missing_too(tmp_path: Path) -> None:
+    for folder in ("img_emb", "metadata"):
+        (tmp_path / folder).mkdir()
+    for number in range(4):
+        (tmp_path / "metadata" / f"metadata_{number}.jsonl").touch()
+    for number in (1, 2):
+        np.save(tmp_path / "img_emb" / f"img_emb_{number}.npy", some())
+    assert open_vectors(tmp_path).findings == ("of the parts 0 to 3, 2 are missing, the first is 0",)
+
+
 def test_parts_of_different_width_are_refused_with_both_numbers(tmp_path: Path) -> None:
     np.save(tmp_path / "a_0.npy", some(width=4))
     np.save(tmp_path / "a_1.npy", some(width=5))
