@@ -61,10 +61,10 @@ class Links:
 def tables_of(source: VectorSource, metadata: Path | None) -> tuple[Table, ...]:
     """Return the tables that describe `source`, in row order: those of `metadata`, a file or a folder, else those found beside the vectors.
 
-    A folder's tables go with the parts of the vectors that have their numbers, or all together with all vectors.
+    A folder's tables go with the parts of the vectors that have their numbers.
 
     Raises:
-        IngestError: the folder has no table, or its parts are not those of the vectors.
+        IngestError: the folder has no table with a number, or its parts are not those of the vectors.
     """
     if metadata is None:
         return tuple(Table(part.metadata, part.name, part.count, part.vector_column) for part in source.parts if part.metadata is not None)
@@ -76,7 +76,7 @@ def tables_of(source: VectorSource, metadata: Path | None) -> tuple[Table, ...]:
         return tuple(Table(numbered[part.number], part.name, part.count) for part in source.parts if part.number is not None)
     if not numbered:
         raise IngestError(
-            f"{metadata} is a folder without tables. Name a .parquet, .jsonl or .csv file, or a folder with metadata_0.parquet…"
+            f"{metadata} is a folder without numbered tables. Name a .parquet, .jsonl or .csv file, or a folder with metadata_0.parquet…"
         )
     have = ", ".join(str(number_of(file)) for file in in_numeric_order(numbered.values())[:6])
     raise IngestError(
