@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mcp_server.errors import IngestError, clipped
 from mcp_server.ingest.catalog.fields import storable
 from mcp_server.ingest.catalog.write_catalog import OTHER, MediaRow
-from mcp_server.ingest.imports.parquet import count_rows, write_rest
+from mcp_server.ingest.imports.parquet import check_names, count_rows, write_rest
 from mcp_server.ingest.imports.vectors import VectorSource, in_numeric_order, metadata_parts, number_of
 from mcp_server.ingest.tables.metadata import GROUP_KEY, group_name
 from mcp_server.ingest.tables.read import read_table
@@ -86,14 +86,15 @@ def tables_of(source: VectorSource, metadata: Path | None) -> tuple[Table, ...]:
 
 
 def check_counts(tables: Sequence[Table]) -> None:
-    """Refuse metadata that has more or fewer rows than there are vectors, part by part, or a line that cannot be read.
+    """Refuse metadata that has more or fewer rows than there are vectors, part by part, or a line or a file that cannot be read.
 
     Raises:
-        IngestError: with both numbers, and the part.
+        IngestError: with both numbers, and the part; or with the line, or the name that two columns have.
     """
     for table in tables:
-        if table.vector_column:
-            continue  # one file has as many of the one as of the other
+        if table.vector_column:  # one file has as many of the one as of the other
+            check_names(table.file)
+            continue
         rows = _count(table.file)
         if rows != table.count:
             part = f"Part {number_of(table.file)}: " if len(tables) > 1 else ""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_server.errors import IngestError, clipped
+from mcp_server.ingest.tables.read_parquet import refuse_twins
 
 NAMES = ("embedding", "embeddings", "vector", "image_embedding")
 """Columns that are the vectors where several could be, the first one there; letter case is ignored."""
@@ -41,7 +42,7 @@ def find_vectors(file: Path) -> ParquetVectors:
     """Return the column of vectors: by its name, else the only one that holds lists of floats. Reads the schema and one batch.
 
     Raises:
-        IngestError: there is none, there are several, all its rows are null or empty, or the file cannot be read.
+        IngestError: there is none, there are several, also of one name, all its rows are null or empty, or the file cannot be read.
     """
     import pyarrow as pa
 
@@ -49,6 +50,7 @@ def find_vectors(file: Path) -> ParquetVectors:
         with _opened(file) as table:
             types = {field.name: kind for field in table.schema_arrow if (kind := _float_list(field.type)) is not None}
             column = _chosen(file, types)
+            refuse_twins(file, [name for name in table.schema_arrow.names if name == column])
             count: int = table.metadata.num_rows
             width = _fixed_width(types[column]) or _first_width(table, column)
             if width is None and count:
@@ -85,6 +87,12 @@ def count_rows(file: Path) -> int:
             return int(table.metadata.num_rows)
     except (OSError, pa.ArrowException) as error:
         raise IngestError(f"{file} cannot be read as Parquet ({clipped(error, 120)}). Write it again.") from error
+
+
+def check_names(file: Path) -> None:
+    """Refuse a file with two columns of one name. Reads its end only. Raises IngestError."""
+    with _opened(file) as table:
+        refuse_twins(file, table.schema_arrow.names)
 
 
 def write_rest(file: Path, column: str, target: Path) -> bool:

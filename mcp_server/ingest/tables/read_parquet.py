@@ -36,7 +36,7 @@ def read_parquet(file: Path, bad: BadLines) -> Iterator[tuple[int, Row]]:
     try:
         with closing(parquet.ParquetFile(file, memory_map=True, pre_buffer=False)) as opened:
             schema = opened.schema_arrow
-            _refuse_twins(file, schema.names)
+            refuse_twins(file, schema.names)
             columns = [name for one in schema for name in _readable(arrow, one)]
             number = 0
             for batch in opened.iter_batches(_ROWS_AT_ONCE, columns=columns, use_threads=False):
@@ -48,7 +48,8 @@ def read_parquet(file: Path, bad: BadLines) -> Iterator[tuple[int, Row]]:
         raise IngestError(f"The metadata file {file} cannot be read as Parquet: {clipped(error, 120)}.") from error
 
 
-def _refuse_twins(file: Path, names: list[str]) -> None:
+def refuse_twins(file: Path, names: list[str]) -> None:
+    """Raise IngestError when two of `names`, the columns of `file`, are one."""
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise IngestError(f"The metadata file {file} has two columns called {clipped(twice)!r}. Give each its own name.")

@@ -232,6 +232,16 @@ def test_a_csv_row_whose_cells_are_all_empty_is_the_row_of_a_vector(tmp_path: Pa
     assert [source for _, source, *_ in medias(tmp_path)] == ["a.png", "item-1", "c.png", "d.png", "e.png", "item-5"]
 
 
+@pytest.mark.parametrize("names", [("embedding", "n", "n"), ("embedding", "n", "embedding")])
+def test_two_columns_of_one_name_beside_the_vectors_are_refused_before_the_work(names: tuple[str, ...], tmp_path: Path) -> None:
+    lists = pa.array(np.load(some_vectors(tmp_path)).tolist(), pa.list_(pa.float32()))
+    columns = [lists if name == "embedding" else pa.array(range(6)) for name in names]
+    pq.write_table(pa.Table.from_arrays(columns, list(names)), tmp_path / "all.parquet")
+    with pytest.raises(IngestError, match=rf"all\.parquet has two columns called '{names[2]}'"):
+        bring(tmp_path, tmp_path / "all.parquet")
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_line_that_cannot_be_read_is_refused_as_every_later_row_would_be_wrong(tmp_path: Path) -> None:
     lines = tmp_path / "m.jsonl"
     lines.write_text('{"a": 1}\n{"a": \n' + '{"a": 1}\n' * 5, encoding="utf-8")
