@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -187,7 +188,7 @@ def _check_width(source: VectorSource, model: str, data_folder: Path) -> list[st
 def _folder(original_base: str | None) -> Path | None:
     if not original_base or original_base.lower().startswith(("http://", "https://")):
         return None
-    path = Path(original_base).absolute()
+    path = Path(os.path.normpath(Path(original_base).absolute()))
     return path if path.is_dir() else None
 
 

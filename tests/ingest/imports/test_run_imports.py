@@ -171,11 +171,13 @@ def test_a_named_column_is_the_source_and_one_that_is_not_there_is_refused(tmp_p
     assert [source for _, source, *_ in medias(tmp_path)] == [f"p{row}" for row in range(6)]
 
 
-def test_absolute_paths_below_the_originals_become_relative_to_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("spelt", ["pictures", "other/../pictures"])
+def test_absolute_paths_below_the_originals_become_relative_to_them(spelt: str, tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
+    (tmp_path / "other").mkdir()
     table = [{"path": str(pictures / f"{row}.jpg")} for row in range(5)] + [{"path": "/elsewhere/5.jpg"}]
-    bring(tmp_path, some_vectors(tmp_path), demo.write_lines(tmp_path / "m.jsonl", table), original_base=str(pictures))
+    bring(tmp_path, some_vectors(tmp_path), demo.write_lines(tmp_path / "m.jsonl", table), original_base=str(tmp_path / spelt))
     assert [source for _, source, *_ in medias(tmp_path)] == [*(f"{row}.jpg" for row in range(5)), "/elsewhere/5.jpg"]
     (collection,) = load_settings(tmp_path / "data/config.ini").collections
     assert (collection.original_base, collection.thumbnail_base) == (str(pictures), "")
