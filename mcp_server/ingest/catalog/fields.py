@@ -72,7 +72,8 @@ class KindGuess:
 
     Whole numbers are numerical_int (alphanumerical if one leaves 64 bits: as a number it would change), whole and decimal ones
     numerical_dec, ISO dates date, ISO timestamps (with dates or without) timestamp, ISO times time, objects json. Booleans, text and every
-    other mixture are alphanumerical. A moment that does not exist, such as 2004-08-39, does not make text of a field of dates.
+    other mixture are alphanumerical. Moments that do not exist, such as 2004-08-39, do not make text of a field of dates, unless they are
+    more than half of it: it then holds codes that look like dates.
     """
 
     def __init__(self) -> None:
@@ -93,9 +94,10 @@ class KindGuess:
         shapes = self.counts.keys() - {"endless"}
         if not shapes:
             return None
-        for kind, holds in _NARROWEST_FIRST:
-            if shapes <= holds and shapes != {"impossible"}:
-                return kind
+        if 2 * self.counts.get("impossible", 0) <= sum(self.counts[shape] for shape in shapes):
+            for kind, holds in _NARROWEST_FIRST:
+                if shapes <= holds:
+                    return kind
         return "alphanumerical"
 
     def spoiled(self) -> tuple[TagKind, int, TagValue] | None:

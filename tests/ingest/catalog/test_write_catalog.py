@@ -107,7 +107,7 @@ def test_what_is_left_out_is_counted_with_an_example(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"Index ID": 1, " ": 2, "n": math.nan, "day": "2020-01-01", "year": "2020", "big": 1},
         {"n": [math.inf, 1], "day": "2020-02-30", "year": "unknown", "big": 2**64},
-        {"n": 2, "day": "2020-02-31", "year": "unknown", "big": 3},
+        {"n": 2, "day": ["2020-02-31", "2020-03-01"], "year": "unknown", "big": 3},
     ]
     report = write_catalog(tmp_path / "c.db", medias_of(rows), kinds={"YEAR": "numerical_int", "Month": "date", "Index ID": "date"})
     assert report.fields == (
