@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from mcp_server.errors import CollectionError, IndexMismatchError, clipped
 from mcp_server.indexes.embeddings import Embeddings
-from mcp_server.indexes.faiss_library import faiss_library
+from mcp_server.indexes.faiss_library import faiss_library, selector_of
 from mcp_server.indexes.inverted_lists import list_ids
 
 Kind = Literal["flat", "ivf", "hnsw", "other"]
-"""flat: scans all codes, exact or quantised. other: refuses selectors (FastScan) or is not known to honour them."""
+"""flat: scans all codes, exact or quantised. other: refuses selectors (FastScan, some IVF) or is not known to honour them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,10 +102,21 @@ def _kind(core: Any) -> Kind:
     if "FastScan" in type(core).__name__:
         return "other"
     if isinstance(core, faiss.IndexIVF):
-        return "ivf"
+        return "ivf" if _takes_selectors(core) else "other"
     if isinstance(core, faiss.IndexHNSW):
         return "hnsw"
     return "flat" if isinstance(core, (faiss.IndexFlat, faiss.IndexScalarQuantizer)) else "other"
+
+
+def _takes_selectors(core: Any) -> bool:
+    """Tell by trying: IVF with additive quantisers, spectral hashing or PQ refined by a second PQ throws."""
+    faiss = faiss_library()
+    everything = selector_of(np.ones(int(core.ntotal), np.bool_))
+    try:
+        core.search(np.zeros((1, int(core.d)), np.float32), 1, params=faiss.SearchParametersIVF(sel=everything, nprobe=1))
+    except RuntimeError:
+        return False
+    return True
 
 
 def _each_row_once(path: Path, ids: NDArray[np.int64], size: int) -> NDArray[np.int64]:

@@ -121,7 +121,7 @@ def test_the_queue_grows_with_the_rows_asked_for(rows: NDArray, embeddings: Embe
     assert index.search(rows[0], 300, NOTHING).approximation == "hnsw ef=1200"
 
 
-@pytest.mark.parametrize("recipe", ["PQ8x4fs", "IVF16,PQ8x4fs", "LSH"])
+@pytest.mark.parametrize("recipe", ["PQ8x4fs", "IVF16,PQ8x4fs", "LSH", "IVF16,RQ2x4", "IVF16,ITQ16,SH1", "IVF16,PQ4+4"])
 def test_a_type_that_takes_no_masks_says_so_and_is_answered_exactly(
     recipe: str, rows: NDArray, embeddings: Embeddings, tmp_path: Path
 ) -> None:
