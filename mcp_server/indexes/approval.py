@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
-FORMAT = 1
+FORMAT = 2
 """Counts up when older measurements no longer say how this program searches, exactly or not."""
 TARGET_RECALL = 0.99
 FEW, MANY = 10, 100
@@ -80,7 +80,7 @@ class Approval:
 
     @property
     def late_limit(self) -> int:
-        """How many of the best 100 found may come from the second half of the effort, see `HybridIndex`."""
+        """How many of the best 100 found may come from the second half of the effort, or of the candidates, see `HybridIndex`."""
         return int((1 - self.target) * MANY + 1e-9)
 
     @property

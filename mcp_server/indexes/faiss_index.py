@@ -40,7 +40,8 @@ class Found:
     Attributes:
         nearest: the best rows found; `approximation` names type and parameters.
         late: how many of the best 100 found the first half of the effort does not find. About as many of the true best are missing: what
-            doubling the effort brought last is a measure of what doubling it again would bring.
+            doubling the effort brought last is a measure of what doubling it again would bring. Or, where that is more, how many in a
+            hundred of `nearest` FAISS's own order had in the second half of what it handed over: codes too coarse for rows so alike.
     """
 
     nearest: Neighbors = field(repr=False)
@@ -180,9 +181,12 @@ class FaissIndex:
         selector = selector_of(allowed if self._file.rows is None else allowed[self._file.rows])
         labels = self._labels(vector, fetch, selector, effort)
         late = self._late(vector, labels[:_WATCHED], selector, self._queue(effort, fetch))
-        candidates = np.unique(labels if self._file.rows is None else self._file.rows[labels])
+        handed = labels if self._file.rows is None else self._file.rows[labels]
+        candidates = np.unique(handed)
         candidates = candidates[allowed[candidates]]  # some FAISS types pass over a selector in silence
         best = best_first(candidates, cosines(self._embeddings, candidates, unit), self._ties, k)
+        if len(handed) == fetch < count:  # else all that the effort reaches was scored
+            late = max(late, _WATCHED * int(np.count_nonzero(~np.isin(best.rows, handed[: fetch // 2]))) // k)
         return Found(Neighbors(best.rows, best.scores, self._approximation(effort, fetch)), late)
 
     def _transformed(self, unit: NDArray[np.float64]) -> NDArray[np.float32]:

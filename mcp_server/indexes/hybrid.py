@@ -31,7 +31,9 @@ class HybridIndex:
       what the query likes leaves many rows, but few of them near;
     - its answer is not short;
     - its answer is settled: of its best 100 no more than the recall that may be missed came from the second half of the lists visited (or
-      of the queue). A search that goes on finding has not found: about as many are missing as the last doubling of the effort brought.
+      of the queue). A search that goes on finding has not found: about as many are missing as the last doubling of the effort brought;
+    - and no greater part of it lay in the second half of the candidates that FAISS handed over: codes too coarse to tell apart what a
+      filter leaves put the true best anywhere, also beyond the last candidate.
 
     Safe to call from several threads.
     """

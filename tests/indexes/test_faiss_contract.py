@@ -91,10 +91,10 @@ class TestHnswWithScalarQuantiser(PatientHnsw):
 
 
 class TestRotatedIvf(Approximate):
-    recipe = "OPQ4_8,IVF16,Flat"
+    recipe = "OPQ4_12,IVF16,Flat"
     effort: ClassVar[dict[str, int]] = {"nprobe": 16}
     recall = 0.7
-    """Half of the dimensions are gone before FAISS looks."""
+    """A quarter of the dimensions is gone before FAISS looks."""
 
 
 class TestShuffledIdsOverIvf(Approximate):

@@ -122,6 +122,17 @@ def test_without_these_checks_a_hostile_filter_loses_nearly_everything(name: str
     assert np.mean(recalls(approximate, exact, HOSTILE[name])[0]) < 0.2
 
 
+@pytest.mark.parametrize("recipe", ["IVF64,SQ4", "IVF64,PQ8x4", "PCA16,IVF64,Flat"])
+def test_codes_too_coarse_for_what_a_filter_leaves_are_noticed(recipe: str, tmp_path: Path) -> None:
+    """All lists are visited, so whatever is missed is the codes' fault; without the best, what is left is nearly equal."""
+    embeddings = Embeddings.from_rows(PICTURES.rows)
+    exact, approximate = ExactIndex(embeddings), FaissIndex(write_faiss(recipe, PICTURES.rows, tmp_path / "index.faiss"), embeddings)
+    approval = replace(trusted(approximate)(), target=TARGET)
+    let_through = without_best_rows(2000)
+    assert np.mean(recalls(approximate, exact, let_through)[0]) < 0.8
+    assert np.mean(recalls(HybridIndex(exact, approximate, lambda: approval, exact_below=0), exact, let_through)[0]) >= TARGET
+
+
 def test_where_nothing_stands_against_it_faiss_does_answer(pair: tuple[ExactIndex, FaissIndex, Approval]) -> None:
     exact, approximate, approval = pair
     _, was_approximate = recalls(HybridIndex(exact, approximate, lambda: approval, exact_below=0), exact, BENIGN["100% at random"])
