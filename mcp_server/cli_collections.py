@@ -21,7 +21,7 @@ from mcp_server.config import (
     load_settings,
     root_of,
 )
-from mcp_server.errors import IngestError
+from mcp_server.errors import ConfigError, IngestError
 from mcp_server.ingest.config_section import enter_section
 from mcp_server.ingest.placing import shown_path
 from mcp_server.logs import log_to_stderr
@@ -219,6 +219,9 @@ def _served(options: argparse.Namespace) -> tuple[Settings, CollectionConfig]:
         return settings, settings.collections[0]
     mine = _collection(settings, options.collection or "")
     if mine is None:
+        for name, reason in settings.refused:
+            if name == options.collection or not (settings.collections or options.collection):
+                raise ConfigError(reason)
         raise IngestError(f"Say which collection with --collection; there are: {names}.")
     return settings, mine
 

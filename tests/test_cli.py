@@ -177,6 +177,17 @@ def test_import_makes_a_collection_of_vectors_that_were_there(capsys: pytest.Cap
     assert ".npy" in err
 
 
+@pytest.mark.parametrize("named", [[], ["--collection", "vectors"]])
+def test_a_setting_that_is_refused_is_what_index_check_and_build_speak_of(
+    capsys: pytest.CaptureFixture[str], imported: Path, named: list[str]
+) -> None:
+    imported.write_text(imported.read_text(encoding="utf-8") + "TargetRecall = 1.5\n", encoding="utf-8")
+    for action in ("build", "check"):
+        status, _, err = run(capsys, ["index", action, "--config", str(imported), *named])
+        assert status == 2
+        assert '[vectors] TargetRecall is "1.5"; it takes a number from 0.5 to 1' in err
+
+
 def test_index_build_writes_measures_and_advises_and_check_agrees(capsys: pytest.CaptureFixture[str], imported: Path) -> None:
     status, out, err = run(capsys, ["index", "build", "--type", "hnsw", "--use", "--config", str(imported)])
     assert status == 0, err
