@@ -120,7 +120,7 @@ class FaissIndex:
         if not self.takes_masks:
             return [
                 f"The FAISS index is a {self._file.name}, which cannot leave rows out while searching; every search is answered exactly "
-                "from the embeddings instead. Use an IVF or HNSW index without FastScan, or set IndexType = zarr."
+                "from the embeddings instead. Use HNSW, or IVF with Flat, SQ or PQ and no FastScan, or set IndexType = zarr."
             ]
         if not self.is_faster_than_scan:
             return [f"The FAISS index is a {self._file.name}, no faster than the embeddings themselves; IndexType = zarr saves its memory."]
