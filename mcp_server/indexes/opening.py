@@ -170,9 +170,11 @@ def _strangers(index: FaissIndex, embeddings: Embeddings) -> list[str]:
     found = sum(_finds(index, embeddings, int(row)) for row in sample)
     if len(sample) - found <= _LOST_AT_MOST * len(sample):
         return []
+    or_longer = "" if embeddings.normalised else ", or without giving them unit length"
     return [
         f"Only {found} of {len(sample)} sampled embeddings are found again in the FAISS index: it was built from other embeddings, or from "
-        "these in another order. Build it again from these embeddings; until then searches may miss the best items."
+        f"these in another order{or_longer}, or its codes are too coarse. Build it again from these embeddings; until then searches may "
+        "miss the best items."
     ]
 
 

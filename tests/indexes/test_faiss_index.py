@@ -219,6 +219,18 @@ def test_doctor_hears_that_a_file_was_built_from_other_embeddings(rows: NDArray,
     assert "of 50 sampled embeddings are found again" in finding
 
 
+def test_doctor_hears_what_else_may_be_why_rows_are_not_found_again(rows: NDArray, embeddings: Embeddings, tmp_path: Path) -> None:
+    lengths = np.exp(np.random.default_rng(8).standard_normal(SIZE)).astype(np.float32)
+    index = faiss.IndexFlatIP(rows.shape[1])
+    index.add(rows * lengths[:, None])
+    faiss.write_index(index, str(tmp_path / "i"))
+    longer = Embeddings.from_rows(rows * lengths[:, None])
+    assert "or without giving them unit length" in check_index(open_index("faiss", longer, tmp_path / "i"), longer)[-1]
+    (finding,) = check_index(open_index("faiss", embeddings, write_faiss("IVF16,PQ1x4", rows, tmp_path / "i")), embeddings)
+    assert "or its codes are too coarse" in finding
+    assert "unit length" not in finding
+
+
 def test_doctor_hears_of_unusable_and_non_unit_rows_and_of_a_flat_file(rows: NDArray, tmp_path: Path) -> None:
     flawed = rows * 2
     flawed[[3, 9]] = 0
