@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +167,10 @@ def index_check(options: argparse.Namespace) -> int:
     check = check_index_file(mine.embeddings_file, file, target_recall=mine.target_recall, side=_side(settings, mine))
     if check.type:
         print(f"{check.type}, {check.metric}; the embeddings have {_many(check.rows, 'row')}, {check.width} wide")
+    if check.of_these_embeddings is None:
+        print("note: It has no note of what it was built from, as files of other programs.")
+    if check.seconds_behind > 0:
+        print(f"note: It is older than the embeddings, by {timedelta(seconds=max(1, round(check.seconds_behind)))}.")
     for finding in check.findings:
         print(f"note: {finding}")
     _say_measured(check.measured)

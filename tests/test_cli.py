@@ -197,9 +197,15 @@ def test_index_build_writes_measures_and_advises_and_check_agrees(capsys: pytest
     status, out, _ = run(capsys, ["index", "check", "--config", str(imported)])
     assert status == 0
     assert "IndexHNSWFlat, inner product; the embeddings have 300 rows, 192 wide" in out
+    assert "note: It " not in out
     (imported.parent / "vectors").mkdir(exist_ok=True)
     index = next(imported.parent.rglob("index.faiss"))
     index.with_name("index.faiss.json").unlink()
+    os.utime(index, (0, next(imported.parent.rglob("embeddings.zarr*")).stat().st_mtime - 3600))
+    status, out, _ = run(capsys, ["index", "check", "--config", str(imported)])
+    assert status == 0
+    assert "note: It has no note of what it was built from" in out
+    assert "note: It is older than the embeddings, by 1:00:00." in out
     status, _, err = run(capsys, ["index", "build", "--config", str(imported)])
     assert status == 2
     assert "--replace" in err
