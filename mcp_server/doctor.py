@@ -179,7 +179,7 @@ def recall_findings(config: CollectionConfig, settings: Settings, size: int) -> 
     else:
         yield Finding("ok", config.name, f"{target}; the FAISS index answers where at least {smallest:.0%} of the items are allowed")
     for trial in approval.trials:
-        used = "used" if approval.is_used(trial) else "not used"
+        used = "used" if trial.share * size > EXACT_BELOW and approval.is_used(trial) else "not used"
         yield Finding(
             "ok",
             config.name,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mcp_server.domain.search import Neighbors
 from mcp_server.errors import IndexMismatchError
-from mcp_server.indexes.approval import Approval
+from mcp_server.indexes.approval import FEW, Approval
 from mcp_server.indexes.base import Index
 from mcp_server.indexes.faiss_index import FaissIndex
 
@@ -132,6 +132,8 @@ class HybridIndex:
 
 def answered_share(approval: Approval, size: int) -> float | None:
     """Return the smallest share of `size` rows at which FAISS answers; None when it never does."""
-    smallest = approval.smallest_share
-    least = EXACT_BELOW / size if size else 1.0
-    return None if smallest is None or least >= 1 else max(smallest, least)
+    if size <= EXACT_BELOW:
+        return None
+    least = EXACT_BELOW / size
+    shares = (least, *(trial.share for trial in approval.trials if trial.share > least))
+    return min((share for share in shares if approval.effort_for(share, FEW) is not None), default=None)

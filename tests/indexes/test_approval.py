@@ -188,6 +188,11 @@ def test_doctor_says_what_is_asked_of_the_index_what_it_reaches_and_whether_it_a
     assert first == ("ok: 100% allowed, effort 64: recall 0.995 of 10, 0.970 of 100, 90% kept, 3.0 ms against 30.0 ms exactly: used")
     assert last.endswith(": not used")
     assert "at least 80% of the items" in said(size=250_000)[0]
+    worse = replace(GOOD, recall_at_10=0.9)
+    few_only = replace(APPROVAL, trials=(worse, replace(worse, share=0.5), replace(GOOD, share=0.1)))
+    write_note(tmp_path / "index.faiss", "f", {"recall": few_only.as_json()})
+    assert said(size=250_000)[0] == "note: TargetRecall is 0.99; the FAISS index does not reach it clearly faster and never answers."
+    assert said(size=250_000)[-1].endswith(": not used")
     write_note(tmp_path / "index.faiss", "f", {"recall": replace(APPROVAL, trials=(TENTH,)).as_json()})
     assert said()[0] == "note: TargetRecall is 0.99; the FAISS index does not reach it clearly faster and never answers."
 
