@@ -247,6 +247,8 @@ def _needed_path(section: configparser.SectionProxy, key: str, root: Path) -> Pa
 
 
 def _path(value: str, root: Path) -> Path:
+    if "\0" in value:
+        raise ConfigError(f"{value!r} is no path: none can hold the character \\0.")
     try:
         # only what is written at the very beginning: a folder may be called ~pictures, and is entered as ./~pictures
         return Path(os.path.normpath(root / (Path(value).expanduser() if value.startswith("~") else value)))

@@ -16,7 +16,7 @@ import numpy as np
 from mcp_server.config import LOCAL_DIR, CollectionConfig, Settings
 from mcp_server.encoders.checkpoints import weights_in_folder
 from mcp_server.encoders.models import cache_paths, model_width
-from mcp_server.engine.opening import EmbeddingsReader, open_files, trust_of, width_mismatch
+from mcp_server.engine.opening import EmbeddingsReader, open_files, trust_of, width_mismatch, wrong_with
 from mcp_server.errors import CollectionError, ConfigError
 from mcp_server.side_files import SideFiles
 from mcp_server.stores.catalog import Catalog
@@ -69,18 +69,11 @@ def _model(model: str, settings: Settings) -> Iterator[Finding]:
 
 
 def _collection(config: CollectionConfig, settings: Settings) -> Iterator[Finding]:
+    files = (("DatabaseFile", config.database_file), ("EmbeddingsFile", config.embeddings_file), ("CLIPIndexFile", config.faiss_file))
     missing = [
-        Finding(
-            "PROBLEM",
-            config.name,
-            f"{key} {'is a folder' if file.is_dir() else 'does not exist'}: {file}. Correct it, or set Enabled = False.",
-        )
-        for key, file in (
-            ("DatabaseFile", config.database_file),
-            ("EmbeddingsFile", config.embeddings_file),
-            ("CLIPIndexFile", config.faiss_file),
-        )
-        if file is not None and not (file.exists() if key == "EmbeddingsFile" else file.is_file())
+        Finding("PROBLEM", config.name, f"{key} {wrong}: {file}. Correct it, or set Enabled = False.")
+        for key, file in files
+        if file is not None and (wrong := wrong_with(file) or ("is a folder" if key != "EmbeddingsFile" and file.is_dir() else None))
     ]
     yield from missing
     if missing:
@@ -90,8 +83,8 @@ def _collection(config: CollectionConfig, settings: Settings) -> Iterator[Findin
     except CollectionError as error:
         yield Finding("PROBLEM", config.name, str(error))
     for key, base in (("ThumbnailMediaURL", config.thumbnail_base), ("OriginalMediaURL", config.original_base)):
-        if base and "://" not in base and not Path(base).exists():
-            yield Finding("note", config.name, f"{key} names nothing that exists: {base}")
+        if base and "://" not in base and (wrong := wrong_with(Path(base))):
+            yield Finding("note", config.name, f"{key} {wrong}: {base}")
 
 
 def _contents(config: CollectionConfig, settings: Settings) -> Iterator[Finding]:

@@ -305,3 +305,26 @@ def test_the_example_among_the_fields_can_be_pasted(capsys: pytest.CaptureFixtur
     status, out, _ = run(capsys, ["search", "cat", "--filters", example])
     assert status == 0
     assert "filters: " in out
+
+
+def test_a_collection_that_cannot_be_reached_is_named_and_the_others_are_served(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = collection(tmp_path)
+    beyond = tmp_path / ("n" * 300) / "x"  # as with a folder that is closed to this user, looking there fails
+    text = config.read_text(encoding="utf-8").replace(f"Model = {MODEL}\n", "")
+    model = tmp_path / "toy-model"
+    model.mkdir()
+    (model / "open_clip_config.json").write_text('{"embed_dim": 8, "text_cfg": {}, "vision_cfg": {}}', encoding="utf-8")
+    text = f"[DEFAULT]\nModel = local-dir:{model}\n{text}ThumbnailMediaURL = {beyond}\n"
+    text += f"[shut]\nEmbeddingsFile = {beyond}\nDatabaseFile = {beyond}\n"
+    text += f"[far]\nEmbeddingsFile = embeddings.zarr.zip\nDatabaseFile = collection.db\nModel = local-dir:{beyond}\n"
+    config.write_text(text + "[nul]\nEmbeddingsFile = a\0b\nDatabaseFile = c\n", encoding="utf-8")
+    found = problems(capsys, config)
+    for words in ("DatabaseFile cannot be reached", "EmbeddingsFile cannot be reached", "that folder cannot be reached", "is no path"):
+        assert words in found
+    status, out, _ = run(capsys, ["filters", "--config", str(config)])
+    assert status == 0
+    assert "small" in out
+    status, out, _ = run(capsys, ["filters", "Year", "--collection", "small", "--config", str(config)])
+    assert (status, "2020" in out) == (0, True)
+    status, _, err = run(capsys, ["filters", "--collection", "shut", "--config", str(config)])
+    assert (status, "cannot be reached" in err) == (2, True)

@@ -68,10 +68,14 @@ def folder_of(model: str) -> Path:
     """Return the folder that a `local-dir:` model names.
 
     Raises:
-        ConfigError: it does not exist, or holds no `open_clip_config.json`.
+        ConfigError: it does not exist, cannot be reached, or holds no `open_clip_config.json`.
     """
     folder = Path(model.removeprefix(LOCAL_DIR))
-    if not (folder / CONFIG_FILE).is_file():
+    try:
+        is_there = (folder / CONFIG_FILE).is_file()
+    except OSError as error:
+        raise ConfigError(f"Model = {model}: that folder cannot be reached ({error.strerror}).") from error
+    if not is_there:
         raise ConfigError(
             f"Model = {model}: there is no {CONFIG_FILE} in that folder. It must hold {CONFIG_FILE} and open_clip_model.safetensors "
             f"(and the tokenizer's files, unless the model uses CLIP's own)."

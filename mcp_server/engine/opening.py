@@ -88,9 +88,10 @@ def open_collection(
     from mcp_server.indexes.embeddings import embeddings_shape
 
     for file in (config.database_file, config.embeddings_file, config.faiss_file):
-        if file is not None and not file.exists():
+        wrong = wrong_with(file) if file is not None else None
+        if wrong is not None:
             without = "run `clip-search-mcp index build`, set IndexType = zarr" if file == config.faiss_file else "set Enabled = False"
-            raise CollectionError(f"[{config.name}] there is no {file}. Correct the path in {settings.config_file.name}, or {without}.")
+            raise CollectionError(f"[{config.name}] {file} {wrong}. Correct the path in {settings.config_file.name}, or {without}.")
     _, width = embeddings_shape(config.embeddings_file)
     try:
         mismatch = width_mismatch(config, settings, width)
@@ -115,6 +116,17 @@ def open_collection(
         audit=AuditLog(config.log_directory, config.name) if config.log_directory else None,
         on_close=opened.vectors.close if opened.vectors is not None else None,
     )
+
+
+def wrong_with(file: Path) -> str | None:
+    """Return what is to be said of `file`, whose name comes before it, if nothing can be read there; None if something can."""
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return "does not exist"
+    except OSError as error:  # such as a folder above it that is closed to this user, or a network drive that is gone
+        return f"cannot be reached ({error.strerror})"
+    return None
 
 
 def _index(config: CollectionConfig, settings: Settings, opened: OpenFiles) -> Index:

@@ -48,7 +48,7 @@ class PictureStore(ABC):
             if path.is_file():
                 return ZipPictures(path) if zipfile.is_zipfile(path) else NoPictures(f"{base} is neither a folder nor a zip")
         except OSError as error:  # a disk that has gone, a folder above that may not be entered
-            return NoPictures(f"{base} cannot be read: {error.strerror}")
+            return NoPictures(f"{base} cannot be reached ({error.strerror})")
         return NoPictures(f"{base} does not exist")
 
     @property
