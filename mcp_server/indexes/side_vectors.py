@@ -42,6 +42,8 @@ CODED_FROM = 8_192
 """Fewer rows are scored from the rows themselves as quickly as from codes."""
 _ROOM = 1.1
 _ASK_AGAIN_SECONDS = 1.0
+_TURN_SECONDS = 120.0
+"""How long one waits for another that is laying down the rows, before it lays them down itself."""
 _PREFAULT_AFTER_SECONDS = 0.5
 
 
@@ -126,6 +128,20 @@ class SideVectors:
         self._ended.set()
 
     def _laid_down(self) -> SideSet | None:
+        """Lay down the rows, or wait for another that does, and return them; None where there is no room for that."""
+        lock = FileLock(self._side.folder / "rows.lock")
+        try:
+            self._side.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=_TURN_SECONDS)
+            self._side.sweep("rows", 0)  # by servers that were stopped meanwhile: nobody else is laying down rows now
+        except (OSError, NotImplementedError) as error:  # too long, or a file system without locks: two may do the same then
+            logger.debug("rows.not_alone folder=%s error=%s", self._side.folder, error)
+        try:
+            return self._side.read("rows", self._key) or self._written()
+        finally:
+            lock.release()
+
+    def _written(self) -> SideSet | None:
         """Write the rows as they are stored, one after the other, and return them; None where there is no room for that."""
         array = find_array(self._file)
         dtype = stored_type(array.dtype)

@@ -154,6 +154,33 @@ def test_two_that_open_at_once_end_with_the_same_files(file: Path, tmp_path: Pat
         assert index.embeddings.rows.tobytes() == rows.tobytes()
 
 
+def test_a_second_server_waits_for_the_rows_that_the_first_lays_down(
+    file: Path, tmp_path: Path, rows: NDArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drafts: list[str] = []
+    whole = side_vectors.SideFiles.writing
+
+    def writing(self: SideFiles, name: str, key: dict[str, object]):
+        drafts.append(name)
+        return whole(self, name, key)
+
+    monkeypatch.setattr(side_vectors.SideFiles, "writing", writing)
+    start, found = threading.Barrier(4), list[bytes]()
+
+    def run() -> None:
+        vectors = SideVectors(SideFiles(tmp_path / "side"), file)
+        start.wait(30)
+        found.append(vectors.open().rows.tobytes())
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert drafts == ["rows"]
+    assert found == [rows.tobytes()] * 4
+
+
 def test_closing_stops_the_making_of_codes(file: Path, tmp_path: Path) -> None:
     vectors = SideVectors(SideFiles(tmp_path / "side"), file)
     vectors.close()
@@ -163,10 +190,11 @@ def test_closing_stops_the_making_of_codes(file: Path, tmp_path: Path) -> None:
     assert names(tmp_path / "side") == ["rows"]
 
 
-def test_what_a_server_stopped_while_making_codes_left_is_removed_by_the_next_one(file: Path, tmp_path: Path) -> None:
-    left = tmp_path / "side" / ".codes-0123456789abcdef.x1"
+@pytest.mark.parametrize("what", ["rows", "codes"])
+def test_what_a_server_stopped_at_its_first_start_left_is_removed_by_the_next_one(file: Path, tmp_path: Path, what: str) -> None:
+    left = tmp_path / "side" / f".{what}-0123456789abcdef.x1"
     left.mkdir(parents=True)
-    (left / "codes.npy").write_bytes(b"1")
+    (left / f"{what}.npy").write_bytes(b"1")
     opened(file, tmp_path / "side")
     assert not left.exists()
     assert names(tmp_path / "side") == ["codes", "costs", "rows"]
@@ -200,7 +228,7 @@ def test_a_folder_that_cannot_be_made_only_costs_speed(file: Path, tmp_path: Pat
 def test_a_disk_without_room_is_left_alone(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(side_vectors, "_ROOM", 1e12)
     assert not isinstance(opened(file, tmp_path / "side").embeddings.rows.base, np.memmap)
-    assert list((tmp_path / "side").iterdir()) == []
+    assert names(tmp_path / "side") == []
 
 
 def test_damaged_embeddings_are_refused_and_leave_no_files(tmp_path: Path) -> None:
@@ -210,7 +238,7 @@ def test_damaged_embeddings_are_refused_and_leave_no_files(tmp_path: Path) -> No
     file.write_bytes(content)
     with pytest.raises(CollectionError):
         SideVectors(SideFiles(tmp_path / "side"), file).open()
-    assert list((tmp_path / "side").iterdir()) == []
+    assert names(tmp_path / "side") == []
 
 
 def test_few_rows_are_read_and_many_are_looked_at_and_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
