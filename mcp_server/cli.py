@@ -7,13 +7,14 @@ Exit status 0: fine, 1: failed, 2: bad configuration, files or arguments.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import logging
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,24 @@ SWITCH_SECONDS = 0.0005
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
+    try:
+        try:
+            return _status_of(arguments)
+        finally:
+            if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison] - None where a program was started without it
+                sys.stdout.flush()  # here, where it can still be said that this failed
+    except BrokenPipeError:  # such as `clip-search-mcp filters | head`
+        _let_go_of_stdout()
+        return 1
+    except OSError as error:  # a full disk, a closed folder: nothing that a traceback explains
+        logging.getLogger(__name__).debug("cli.refused", exc_info=True)
+        _let_go_of_stdout()
+        about = f"{error.filename}: " if error.filename else ""
+        print(f"clip-search-mcp: {about}{error.strerror or error}", file=sys.stderr)
+        return 1
+
+
+def _status_of(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     if command is not serve:  # whose stdout is the wire
@@ -54,9 +73,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if command.__name__ == "ingest":
             print("clip-search-mcp: stopped; the same command goes on from here.", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
+
+
+def _let_go_of_stdout() -> None:
+    """Send what is not written yet nowhere, so that ending the program does not try, and complain, again."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # ValueError: it has no descriptor
+        descriptor = sys.stdout.fileno()
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, descriptor)
+        os.close(null)
 
 
 def _write_everything() -> None:
@@ -98,7 +123,7 @@ def search(options: argparse.Namespace) -> int:
     request = search_request(
         {"text": options.text, "collection": options.collection, "n": options.n, "filters": options.filters, "detail": options.detail}
     )
-    with closing(_engine(options)) as engine:
+    with contextlib.closing(_engine(options)) as engine:
         outcome = engine.search(request, waiting=_say_waiting)
         answer = search_answer(outcome, request).body
     if options.json:
@@ -122,7 +147,7 @@ def filters(options: argparse.Namespace) -> int:
 
     names = ("collection", "field", "match", "n", "offset", "filters")
     question = filter_question({name: getattr(options, name) for name in names})
-    with closing(_engine(options)) as engine:
+    with contextlib.closing(_engine(options)) as engine:
         answer = filter_answer(engine, question, _say_waiting).body
     if options.json:
         print(json.dumps(answer, ensure_ascii=False))

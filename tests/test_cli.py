@@ -328,3 +328,20 @@ def test_a_collection_that_cannot_be_reached_is_named_and_the_others_are_served(
     assert (status, "2020" in out) == (0, True)
     status, _, err = run(capsys, ["filters", "--collection", "shut", "--config", str(config)])
     assert (status, "cannot be reached" in err) == (2, True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and /dev/full as Unix has them")
+@pytest.mark.parametrize("command", [["filters", "title"], ["doctor"], ["--help"]])
+def test_output_that_nobody_reads_or_has_room_for_ends_a_command_quietly(command: list[str]) -> None:
+    line = [sys.executable, "-m", "mcp_server", *command]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(line, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+    if Path("/dev/full").exists():
+        with Path("/dev/full").open("w", encoding="utf-8") as full:
+            done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+        assert (done.returncode, done.stderr) == (1, "clip-search-mcp: No space left on device\n")

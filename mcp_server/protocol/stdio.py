@@ -38,8 +38,11 @@ _TOKEN = re.compile(
 
 
 def serve_stdio(server: MCPServer[Any]) -> None:
-    """Serve on stdin and stdout until end of input, SIGINT or SIGTERM. Nothing but protocol reaches stdout."""
-    anyio.run(_serve, server)
+    """Serve on stdin and stdout until end of input, SIGINT, SIGTERM or nobody reads. Nothing but protocol reaches stdout."""
+    try:
+        anyio.run(_serve, server)
+    except* BrokenPipeError:
+        logger.info("stdio.client_gone")
 
 
 def exit_now() -> None:

@@ -228,3 +228,18 @@ async def test_the_sdks_client_searches_over_stdio_in_both_eras(config: Path, er
         result = await client.call_tool("clip_search", {"text": "a yellow banana", "n": 5})
     assert result.structured_content is not None
     assert any("banana" in hit["title"] for hit in result.structured_content["hits"])
+
+
+def test_a_client_that_is_gone_is_no_error(config: Path) -> None:
+    line = [sys.executable, "-m", "mcp_server", "serve", "--config", str(config)]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.write(json.dumps(INITIALIZE).encode() + b"\n")
+        process.stdin.flush()
+        said = process.stderr.read().decode()
+        assert process.wait(60) == 0
+    assert "stdio.client_gone" in said
+    assert "Traceback" not in said
