@@ -23,8 +23,17 @@ from mcp_server import __version__
 from mcp_server.cli_collections import add_collection_commands
 from mcp_server.cli_hosts import add_host_commands
 from mcp_server.cli_sessions import add_session_commands
+from mcp_server.cli_words import for_a_person
 from mcp_server.config import Settings, load_settings
-from mcp_server.errors import CallerError, CollectionError, ConfigError, IngestError, ModelUnavailableError, SearchServerError
+from mcp_server.errors import (
+    CallerError,
+    CollectionError,
+    ConfigError,
+    IngestError,
+    ModelUnavailableError,
+    SearchServerError,
+    SessionStoreError,
+)
 from mcp_server.logs import log_to_stderr
 
 if TYPE_CHECKING:
@@ -60,14 +69,17 @@ def _status_of(arguments: Sequence[str] | None) -> int:
         _write_everything()
     try:
         return command(options)
-    except (CallerError, CollectionError, ConfigError, IngestError) as error:
+    except (CollectionError, ConfigError, IngestError) as error:
         print(f"clip-search-mcp: {error}", file=sys.stderr)
         return 2
-    except ModelUnavailableError as error:
+    except CallerError as error:
+        print(f"clip-search-mcp: {for_a_person(str(error))}", file=sys.stderr)
+        return 2
+    except (ModelUnavailableError, SessionStoreError) as error:
         print(f"clip-search-mcp: {error.remedy}", file=sys.stderr)
         return 1
     except SearchServerError as error:
-        print(f"clip-search-mcp: {error}", file=sys.stderr)
+        print(f"clip-search-mcp: {for_a_person(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         if command.__name__ == "ingest":
@@ -127,7 +139,8 @@ def search(options: argparse.Namespace) -> int:
         outcome = engine.search(request, waiting=_say_waiting)
         answer = search_answer(outcome, request).body
     if options.json:
-        print(json.dumps(answer, ensure_ascii=False))
+        # no session outlives this command, so none is named, nor what to do in one
+        print(json.dumps({key: value for key, value in answer.items() if key not in ("session", "next")}, ensure_ascii=False))
         return 0
     for place, hit in enumerate(outcome.hits, start=1):
         print(f"{place:>3}  {hit.score:.4f}  {hit.rel or '':<6}  id {hit.item.id:<8} {hit.item.title}  {hit.item.uri}".rstrip())
@@ -136,7 +149,7 @@ def search(options: argparse.Namespace) -> int:
     shown = f"{answer['returned']} of {answer['matching']:,} items in {answer['collection']}"
     print(f"{shown}, filters: {answer['filters']}" if request.filters is not None else shown)
     for warning in answer["warnings"]:
-        print(f"note: {warning}")
+        print(f"note: {for_a_person(warning)}")
     return 0
 
 
@@ -199,6 +212,8 @@ def _print_tree(value: Any, indent: str = "") -> None:
     for key, inner in value.items():
         if key == "example":
             print(f"{indent}{key}: {json.dumps(inner, ensure_ascii=False)}")
+        elif key == "next":
+            print(f"{indent}{key}: {for_a_person(inner)}")
         elif isinstance(inner, list):
             print(f"{indent}{key}:")
             for each in inner:
@@ -238,7 +253,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("-n", default="10", help="how many, 1 to 100 (default 10)")
     one.add_argument("--filters", help='as JSON, such as \'{"color": "red"}\'')
     one.add_argument("--detail", default="concise", help="ids, concise or full")
-    one.add_argument("--json", action="store_true", help="print the answer an agent gets")
+    one.add_argument("--json", action="store_true", help="print the answer an agent gets, but for its session, which ends with the command")
     one.set_defaults(command=search)
 
     one = commands.add_parser("filters", parents=[common, cached], help="list the fields and values one can filter on")

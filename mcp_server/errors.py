@@ -99,7 +99,15 @@ class ModelUnavailableError(EncoderError):
 
 
 class SessionStoreError(SearchServerError):
-    """The server cannot read or write its sessions; the arguments are fine."""
+    """The server cannot read or write its sessions; the arguments are fine.
+
+    Attributes:
+        remedy: for the person who runs the server, as in `ModelUnavailableError`.
+    """
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy or message
 
 
 class CollectionError(SearchServerError):

@@ -58,6 +58,50 @@ def test_a_wrong_argument_is_one_sentence_and_status_2(capsys: pytest.CaptureFix
     assert len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["search", "cat", "--filters", '{"colr": "red"}'], "Run `clip-search-mcp filters` for all 23 fields."),
+        (["search", "cat", "--filters", '{"category": "fod"}'], "Run `clip-search-mcp filters category` for all 18."),
+        (["search", "cat", "--filters", '{"category": {"contains": "zzz"}}'], "`clip-search-mcp filters` shows the values"),
+        (["search", "cat", "-n", "0"], 'whole number from 1 to 100; got "0".\n'),
+        (["filters", "--match", "x"], "--match and --offset look through the values of one field: name it as FIELD."),
+        (["filters", "category", "--match", "zzz"], "leave out --match, --offset or --filters"),
+        (["filters", "category", "-n", "2"], "16 more: --offset 2, or narrow with --match."),
+        (["export", "s_unknown"], "30 days with a shortlist).\n"),
+    ],
+)
+def test_what_to_do_next_is_said_in_words_of_the_command_line(capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:
+    _, out, err = run(capsys, arguments)
+    assert words in out + err
+    assert "describe_filters" not in out + err
+
+
+def test_several_collections_are_told_apart_with_an_option(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = collection(tmp_path)
+    text = config.read_text(encoding="utf-8").replace(MODEL, "hf-hub:toy/toy")
+    config.write_text(text + text.replace("[small]", "[other]"), encoding="utf-8")
+    _, out, _ = run(capsys, ["filters", "--config", str(config)])
+    assert "next: Name one of these with --collection" in out
+    _, _, err = run(capsys, ["filters", "Year", "--config", str(config)])
+    assert "say which with --collection:" in err
+
+
+def test_no_session_is_named_that_ends_with_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, ["search", "cat", "-n", "100", "--filters", '{"skin_tone": "dark"}', "--json"])
+    answer = json.loads(out)
+    assert answer["returned"] == 55
+    assert not {"session", "next"} & set(answer)
+
+
+def test_sessions_that_cannot_be_kept_are_named_with_their_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = collection(tmp_path)
+    (tmp_path / "sessions.db").mkdir()
+    status, _, err = run(capsys, ["export", "s_any", "--config", str(config)])
+    assert status == 1
+    assert f"Sessions cannot be kept in {tmp_path / 'sessions.db'}: unable to open database file." in err
+
+
 def test_a_missing_configuration_is_status_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     status, _, err = run(capsys, ["search", "cat", "--config", str(tmp_path / "none.ini")])
     assert status == 2
@@ -334,14 +378,15 @@ def test_a_collection_that_cannot_be_reached_is_named_and_the_others_are_served(
 @pytest.mark.parametrize("command", [["filters", "title"], ["doctor"], ["--help"]])
 def test_output_that_nobody_reads_or_has_room_for_ends_a_command_quietly(command: list[str]) -> None:
     line = [sys.executable, "-m", "mcp_server", *command]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        done = subprocess.run(line, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+        done = subprocess.run(line, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120, check=False, env=buffered)
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (1, "")
     if Path("/dev/full").exists():
         with Path("/dev/full").open("w", encoding="utf-8") as full:
-            done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+            done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False, env=buffered)
         assert (done.returncode, done.stderr) == (1, "clip-search-mcp: No space left on device\n")

@@ -185,5 +185,6 @@ class SessionFile:
                     "Call again without session; pass ids to skip in seen."
                 ) from error
             raise SessionStoreError(
-                "The server cannot keep this session (its disk may be full or not writable). Nothing was marked as seen. Tell the user."
+                "The server cannot keep this session (its disk may be full or not writable). Nothing was marked as seen. Tell the user.",
+                f"Sessions cannot be kept in {self._file}: {error}. Make room on that disk, or make the file and its folder writable.",
             ) from error

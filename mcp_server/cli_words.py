@@ -1,0 +1,33 @@
+"""What is written for a model, worded for a person at the command line."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+
+_FILTERS = "`clip-search-mcp filters`"
+
+_WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+    (r'Call describe_filters with field "(.+)" for all', lambda found: f"Run `clip-search-mcp filters {shlex.quote(found[1])}` for all"),
+    (r"Call describe_filters", f"Run {_FILTERS}"),
+    (r"describe_filters", _FILTERS),
+    (r" To see more, page on with the returned session\.", ""),
+    (r" clip_search without session starts a new one; its seen takes ids to skip\.", ""),
+    (r"Page on with offset", "Page on with --offset"),
+    (r": offset=(\d+), or narrow with match\.", r": --offset \1, or narrow with --match."),
+    (r"leave out match, offset or filters", "leave out --match, --offset or --filters"),
+    (r"match and offset (look .*): name it in field\. Without field,", r"--match and --offset \1: name it as FIELD. Without FIELD,"),
+    (r"say which in collection:", "say which with --collection:"),
+    (r"Call again with one of these as collection to see its fields", "Name one of these with --collection to see its fields"),
+    (r"Ask for fewer with n\.", "Ask for fewer with -n."),
+    (r" Your arguments are fine\.|; (?:try again or )?tell the user\.$| Tell the user\.$", ""),
+    (r"(?:Your arguments are fine; )?[Tt]ell the user (?:to|that) (\w)", lambda found: found[1].upper()),
+)
+
+
+def for_a_person(text: str) -> str:
+    """Return `text` with tools and their arguments called as the command line has them."""
+    for pattern, word in _WORDS:
+        text = re.sub(pattern, word, text)
+    return text
