@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter from others; Python's 5 ms would make calls crawl while the model's packages are imported."""
 
+MOST_FILES = 8192
+"""How many files a server asks to have open: each collection takes one to four."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
@@ -110,6 +113,7 @@ def serve(options: argparse.Namespace) -> int:
     from mcp_server.server import build_server
 
     sys.setswitchinterval(SWITCH_SECONDS)
+    _allow_many_files()
     if not settings.collections:
         logging.getLogger(__name__).warning("config.no_collection file=%s Run `clip-search-mcp doctor`.", settings.config_file)
     engine = open_engine(settings)
@@ -125,6 +129,19 @@ def serve(options: argparse.Namespace) -> int:
     serve_stdio(server)
     exit_now()
     return 0
+
+
+def _allow_many_files() -> None:
+    """Let this process open MOST_FILES, or as many as it may; some systems start programs with 256."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def search(options: argparse.Namespace) -> int:

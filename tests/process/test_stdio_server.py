@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -25,9 +25,9 @@ from tests.process.handshake import INITIALIZE
 class Server:
     """A server process and its lines, every one of which must be JSON."""
 
-    def __init__(self, config: Path, *flags: str) -> None:
+    def __init__(self, config: Path, *flags: str, before: Sequence[str] = ()) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "mcp_server", "serve", "--config", str(config), *flags],
+            [*before, sys.executable, "-m", "mcp_server", "serve", "--config", str(config), *flags],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -243,3 +243,15 @@ def test_a_client_that_is_gone_is_no_error(config: Path) -> None:
         assert process.wait(60) == 0
     assert "stdio.client_gone" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no limit of this kind")
+def test_a_low_limit_of_open_files_does_not_limit_the_collections(config: Path) -> None:
+    text = config.read_text(encoding="utf-8")
+    section = text[text.index("[demo]") :]
+    config.write_text(text + "".join(section.replace("[demo]", f"[demo{number}]") for number in range(40)), encoding="utf-8")
+    server = Server(config, "--no-cache", before=["sh", "-c", 'ulimit -S -n 64; exec "$@"', "sh"])
+    server.start()
+    found = server.call(2, "describe_filters")["structuredContent"]["collections"]
+    assert list(found.values()) == [3513] * 41
+    assert server.end() == 0
