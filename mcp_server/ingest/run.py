@@ -25,7 +25,7 @@ from mcp_server.ingest.replacing import finish_replacing, nothing_left, replaced
 from mcp_server.ingest.report import IngestReport, Times, check_report, nothing_readable, report_of, write_report
 from mcp_server.ingest.scan import scan
 from mcp_server.ingest.wishes import Options, Wishes, remembered
-from mcp_server.ingest.write import check_writable, missing, writing
+from mcp_server.ingest.write import CATALOG_FILE, EMBEDDINGS_FILE, check_writable, missing, writing
 
 if TYPE_CHECKING:
     from mcp_server.encoders.base import ImageEncoder
@@ -155,7 +155,7 @@ class _Job:
         ledger, folder = self._ledger, self._folder
         moved_from = _check_same(ledger, folder, model)
         wishes = remembered(ledger, self._options)
-        if ledger.pictures() and missing(self._work):
+        if ledger.pictures() and _is_lost(ledger, self._work):
             ledger.embed_all_again()
         plan = make_plan(ledger, folder, scan(folder))
         metadata = enter_metadata(ledger, folder, wishes)
@@ -201,6 +201,16 @@ class _Job:
         except IngestError as error:
             logger.warning("ingest.not_published_yet reason=%s", error)
         return time.monotonic() + max(LOOK_EVERY_SECONDS, _LOOK_SHARE * (time.monotonic() - started))
+
+
+def _is_lost(ledger: Ledger, work: Path) -> bool:
+    """Tell whether vectors or thumbnails that were published are no longer there. A catalog is made from the ledger alone."""
+    gone = missing(work)
+    if gone != [CATALOG_FILE]:
+        return bool(gone)
+    from mcp_server.indexes.fingerprints import fingerprint_of
+
+    return fingerprint_of(work / EMBEDDINGS_FILE) not in (ledger.setting("embeddings"), ledger.setting("next_embeddings"))
 
 
 def _check_same(ledger: Ledger, folder: Path, model: str) -> Path | None:

@@ -433,13 +433,29 @@ def test_a_damaged_ledger_is_replaced_as_its_message_says(pictures: Path) -> Non
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database"])
-def test_a_catalog_that_cannot_be_read_is_made_again(pictures: Path, content: bytes) -> None:
+def test_a_catalog_that_cannot_be_read_is_made_again_without_the_model(pictures: Path, content: bytes) -> None:
     folder = pictures.parent / "data/toys"
     ingest(pictures)
-    before = ids(folder)
+    before, found = ids(folder), fingerprint(folder)
     (folder / "collection.db").write_bytes(content)
-    ingest(pictures)
+    ingest(pictures, encoder=(encoder := ColourEncoder()))
     assert ids(folder) == before
+    assert fingerprint(folder) == found
+    assert encoder.seen == 0
+
+
+def test_embeddings_of_somebody_else_beside_a_lost_catalog_are_refused(pictures: Path) -> None:
+    folder = pictures.parent / "data/toys"
+    ingest(pictures)
+    file = folder / "embeddings.zarr.zip"
+    with zipfile.ZipFile(file) as old, zipfile.ZipFile(folder / "other.zip", "w") as other:
+        for name in old.namelist():
+            other.writestr(name, old.read(name) + b"\n")
+    (folder / "other.zip").replace(file)
+    (folder / "collection.db").unlink()
+    with pytest.raises(IngestError, match="is not what the last ingest wrote"):
+        ingest(pictures)
+    assert not (folder / "collection.db").exists()
 
 
 def test_two_at_once_are_refused_whatever_they_want(pictures: Path) -> None:
