@@ -124,7 +124,7 @@ def _thumbnails(ledger: Ledger, destination: Path, staging: Path, *, has_news: b
 
 
 def group(ledger: Ledger, wishes: Wishes) -> None:
-    """Decide which group each picture is in. Groups keep their ids for good.
+    """Decide which group each picture is in. New groups get ids in the order of their names; they keep them for good.
 
     Raises:
         IngestError: no picture has the field to group by.
@@ -151,7 +151,7 @@ def group(ledger: Ledger, wishes: Wishes) -> None:
                 "DELETE FROM membership WHERE name IN (SELECT name FROM membership GROUP BY name HAVING count(*) = 1) "
                 "AND id NOT IN (SELECT id FROM files WHERE own_group IS NOT NULL)"
             )
-        for (name,) in ledger.database.execute("SELECT name FROM membership GROUP BY name ORDER BY min(id)").fetchall():
+        for (name,) in ledger.database.execute("SELECT name FROM membership GROUP BY name ORDER BY name").fetchall():
             if name not in names:
                 names[name] = ledger.next_id(1)
                 ledger.database.execute("INSERT INTO groups VALUES (?, ?)", (name, names[name]))

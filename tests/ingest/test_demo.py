@@ -109,5 +109,10 @@ def test_the_demos_fields_have_the_kinds_its_readme_promises() -> None:
     assert read(DEMO / "collection.db", "SELECT count(*) FROM medias WHERE source_type = 5") == [(2271,)]
 
 
+def test_the_demos_groups_have_the_ids_that_ingest_gives() -> None:
+    groups = read(DEMO / "collection.db", "SELECT id, source FROM medias WHERE source_type = 5 ORDER BY source")
+    assert [number for number, _ in groups] == list(range(COUNT + 1, COUNT + 1 + len(groups)))
+
+
 def test_the_demo_stays_small() -> None:
     assert sum(path.stat().st_size for path in DEMO.rglob("*") if path.is_file()) < 45_000_000
