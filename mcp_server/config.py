@@ -197,8 +197,9 @@ def _unknown_keys(parser: configparser.ConfigParser) -> list[str]:
     for section in ("DEFAULT", *parser.sections()):
         known = _DEFAULT_KEYS if section == "DEFAULT" else _SECTION_KEYS.get(section.upper(), _COLLECTION_KEYS)
         folded = {key.lower(): key for key in known}
+        handed_down = {key.lower() for keys in (_COLLECTION_KEYS, *_SECTION_KEYS.values()) for key in keys} if section == "DEFAULT" else ()
         for key in parser.defaults() if section == "DEFAULT" else parser[section]:
-            if key in folded or (section != "DEFAULT" and key in inherited):
+            if key in folded or key in handed_down or (section != "DEFAULT" and key in inherited):
                 continue
             near = difflib.get_close_matches(key, folded, n=1)
             hint = f'; did you mean "{folded[near[0]]}"?' if near else f"; known here: {', '.join(known)}"

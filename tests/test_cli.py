@@ -77,6 +77,13 @@ def test_what_to_do_next_is_said_in_words_of_the_command_line(capsys: pytest.Cap
     assert "describe_filters" not in out + err
 
 
+def test_a_model_that_does_not_start_is_said_to_a_person() -> None:
+    from mcp_server.cli_words import for_a_person
+    from mcp_server.encoders.loading import _NOT_STARTED
+
+    assert for_a_person(_NOT_STARTED).endswith("The line above says why; `clip-search-mcp filters` works meanwhile.")
+
+
 def test_several_collections_are_told_apart_with_an_option(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     config = collection(tmp_path)
     text = config.read_text(encoding="utf-8").replace(MODEL, "hf-hub:toy/toy")

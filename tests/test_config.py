@@ -138,6 +138,14 @@ def test_the_recall_asked_of_an_index_is_99_percent_unless_the_section_says_othe
     assert [collection.target_recall for collection in settings_of(tmp_path, text).collections] == [0.99, 0.95, 1.0, 0.99]
 
 
+def test_what_default_hands_down_to_the_sections_is_not_said_to_be_ignored(tmp_path: Path) -> None:
+    text = "[DEFAULT]\nTargetRecall = 0.9\nPort = 9\nEmbedingsFile = e\n[SERVER]\n[x]\nEmbeddingsFile = e\nDatabaseFile = d\n"
+    settings = settings_of(tmp_path, text)
+    assert (settings.collections[0].target_recall, settings.port) == (0.9, 9)
+    (warning,) = settings.warnings
+    assert "embedingsfile" in warning
+
+
 def test_server_and_logging_are_no_collections_whatever_their_letter_case(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, "[Server]\nPort = 9\n[logging]\nLevel = debug\n[x]\nEmbeddingsFile = e\nDatabaseFile = d\n")
     assert ([collection.name for collection in settings.collections], settings.port, settings.log_level) == (["x"], 9, "DEBUG")
