@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
+import shutil
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -34,12 +36,30 @@ def export(options: argparse.Namespace) -> int:
         print(text, end="")
         return 0
     try:
-        with output.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        _write(output, text)
     except OSError as error:
         raise ConfigError(f"{output} cannot be written: {error.strerror}.") from error
     print(f"{len(rows):,} items written to {output}")
     return 0
+
+
+def _write(output: Path, text: str) -> None:
+    """Write `text`, as it is, to `output`; when that fails, what was there before is there still."""
+    if output.exists() and not output.is_file():  # such as /dev/stdout
+        with output.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        return
+    target = output.resolve()
+    temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.new")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        if target.exists():
+            shutil.copymode(target, temporary)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def add_session_commands(commands: Any, common: argparse.ArgumentParser) -> None:

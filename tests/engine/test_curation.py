@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import math
@@ -316,6 +317,17 @@ def test_the_command_line_exports_a_session_and_never_overwrites_unasked(
     assert main(command) == 2
     assert "--force" in capsys.readouterr().err
     assert main([*command, "--force"]) == 0
+    before = out.read_text(encoding="utf-8")
+
+    def full(_: Path, __: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "replace", full)
+        assert main([*command, "--force"]) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert out.read_text(encoding="utf-8") == before
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".new"] == []
     assert main(["export", "s_nothing"]) == 2
 
 
