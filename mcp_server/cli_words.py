@@ -16,7 +16,7 @@ _WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r" clip_search without session starts a new one; its seen takes ids to skip\.", ""),
     (r"Page on with offset", "Page on with --offset"),
     (r": offset=(\d+), or narrow with match\.", r": --offset \1, or narrow with --match."),
-    (r"leave out match, offset or filters", "leave out --match, --offset or --filters"),
+    (r"(?<=leave out )((?:match|offset|filters)(?: or )?)+", lambda found: re.sub("match|offset|filters", r"--\g<0>", found[0])),
     (r"match and offset (look .*): name it in field\. Without field,", r"--match and --offset \1: name it as FIELD. Without FIELD,"),
     (r"say which in collection:", "say which with --collection:"),
     (r"Call again with one of these as collection to see its fields", "Name one of these with --collection to see its fields"),

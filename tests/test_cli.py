@@ -66,7 +66,8 @@ def test_a_wrong_argument_is_one_sentence_and_status_2(capsys: pytest.CaptureFix
         (["search", "cat", "--filters", '{"category": {"contains": "zzz"}}'], "`clip-search-mcp filters` shows the values"),
         (["search", "cat", "-n", "0"], 'whole number from 1 to 100; got "0".\n'),
         (["filters", "--match", "x"], "--match and --offset look through the values of one field: name it as FIELD."),
-        (["filters", "category", "--match", "zzz"], "leave out --match, --offset or --filters"),
+        (["filters", "category", "--match", "zzz"], "No value here; leave out --match.\n"),
+        (["filters", "category", "--match", "zzz", "--filters", '{"category": "food-drink"}'], "leave out --match or --filters.\n"),
         (["filters", "category", "-n", "2"], "16 more: --offset 2, or narrow with --match."),
         (["export", "s_unknown"], "30 days with a shortlist).\n"),
     ],
@@ -118,7 +119,7 @@ def test_a_missing_configuration_is_status_2(capsys: pytest.CaptureFixture[str],
 def test_doctor_finds_the_demo_in_good_health(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, ["doctor"])
     assert status == 0
-    assert "Everything fits." in out
+    assert "3,513 indexed items" in out
     assert "PROBLEM" not in out
 
 
