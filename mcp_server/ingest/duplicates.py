@@ -56,7 +56,12 @@ def _exact(ledger: Ledger) -> None:
 def _near(ledger: Ledger, vectors: RowFile, near: float) -> None:
     from mcp_server.indexes.near_duplicates import first_like
 
-    pictures = ledger.database.execute('SELECT id, "row", coalesce(original, -1) FROM files WHERE "row" IS NOT NULL ORDER BY id')
+    pictures = ledger.database.execute(
+        'SELECT id, "row", coalesce(original, -1) FROM files WHERE "row" IS NOT NULL AND (original IS NOT NULL OR NOT EXISTS '
+        # a copy needs no comparison: rounding could tell its vector from an equal one
+        '(SELECT 1 FROM files f WHERE f.sha256 = files.sha256 AND f."row" IS NOT NULL AND (f.original IS NOT NULL OR f.id < files.id))) '
+        "ORDER BY id"
+    )
     found = np.fromiter(chain.from_iterable(pictures), np.int64).reshape(-1, 3)
     # what is decided comes first, so that a picture that changed also meets pictures with higher ids
     found = found[np.lexsort((found[:, 0], found[:, 2] < 0))]

@@ -361,6 +361,19 @@ def test_equal_files_share_a_tag_and_the_first_one_by_id_is_the_original(picture
     assert "duplicate_of" not in {name for _, name, _ in tags(folder)}
 
 
+def test_equal_files_share_a_tag_where_only_equal_vectors_are_near(tmp_path: Path) -> None:
+    pictures, folder = tmp_path / "pictures", tmp_path / "data/toys"
+    pictures.mkdir()
+    for number in range(20):
+        Image.new("RGB", (40, 30), (10 * number, 7, 250 - number * number % 200)).save(pictures / f"{number}.png")
+        shutil.copy(pictures / f"{number}.png", pictures / f"{number}-copy.png")
+    ingest(pictures, near="1")
+    assert {source for source, name, _ in tags(folder) if name == "duplicate_of"} == set(ids(folder))
+    shutil.copy(pictures / "7.png", pictures / "z.png")
+    ingest(pictures)
+    assert {source for source, name, _ in tags(folder) if name == "duplicate_of"} == set(ids(folder))
+
+
 def test_what_lies_below_a_folder_that_cannot_be_read_is_kept(pictures: Path, tmp_path: Path) -> None:
     ingest(pictures)
     shutil.rmtree(pictures / "web")
