@@ -6,8 +6,9 @@ import heapq
 import logging
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from mcp_server.errors import CollectionError, IngestError
 from mcp_server.indexes.fingerprints import fingerprint_of
 from mcp_server.indexes.zarr_files import find_array, read_blocks
+from mcp_server.ingest.catalog.fields import TagKind, field_key
 from mcp_server.ingest.catalog.write_catalog import IMAGE, OTHER, CatalogReport, MediaRow, write_catalog
 from mcp_server.ingest.duplicates import find_duplicates, kinship, undecided
 from mcp_server.ingest.ledger import Entry, Ledger
@@ -27,6 +29,13 @@ from mcp_server.ingest.write_archives import ThumbnailsWriter, is_thumbnail_of, 
 logger = logging.getLogger(__name__)
 
 _BLOCK_ROWS = 4096
+_TEXTS: Mapping[str, TagKind] = {
+    "folder": "alphanumerical",
+    "title": "alphanumerical",
+    "caption": "alphanumerical",
+    "keywords": "alphanumerical",
+}
+"""Fields that ingest finds which are text even if all of their values look like dates."""
 _SOURCES = 'SELECT source FROM files WHERE "row" IS NOT NULL'
 
 
@@ -64,7 +73,7 @@ def publish(ledger: Ledger, destination: Path, wishes: Wishes, *, final: bool = 
         _thumbnails(ledger, destination, staging, has_news=has_news)
         if final:
             group(ledger, wishes)
-        report = write_catalog(staging / CATALOG_FILE, _medias(ledger, wishes), kinds=wishes.kinds)
+        report = _catalog(ledger, staging / CATALOG_FILE, wishes)
         ledger.to_disk()  # before the files: they must never know more than it does
         move_into(staging, destination)
         ledger.published()
@@ -171,6 +180,12 @@ def fields_of_entry(entry: Entry, wishes: Wishes) -> dict[str, Any]:
     if any(name.casefold() == "date_taken" and value is not None for name, value in own.items()):
         taken |= {"year", "month", "hour"}  # those of another day
     return own | {name: value for name, value in entry.facts.items() if name.casefold() not in taken}
+
+
+def _catalog(ledger: Ledger, file: Path, wishes: Wishes) -> CatalogReport:
+    asked: dict[str, TagKind] = {field_key(name): kind for name, kind in wishes.kinds.items()}
+    report = write_catalog(file, _medias(ledger, wishes), kinds=asked if wishes.only_own else {**_TEXTS, **asked})
+    return replace(report, unused_kinds=tuple(name for name in report.unused_kinds if name in asked))
 
 
 def _medias(ledger: Ledger, wishes: Wishes) -> Iterator[MediaRow]:

@@ -374,6 +374,17 @@ def test_equal_files_share_a_tag_where_only_equal_vectors_are_near(tmp_path: Pat
     assert {source for source, name, _ in tags(folder) if name == "duplicate_of"} == set(ids(folder))
 
 
+def test_folders_called_after_days_are_text_and_none_is_lost(tmp_path: Path) -> None:
+    pictures, folder = tmp_path / "pictures", tmp_path / "data/toys"
+    days = ("2023-05-01", "2023-05-02", "2023-05-03", "2023-00-00")
+    for day in days:
+        draw(pictures / day / "a.png", "red")
+    catalog = ingest(pictures, types="nothing=date").catalog
+    assert catalog is not None
+    assert catalog.unused_kinds == ("nothing",)
+    assert {value for _, name, value in tags(folder) if name == "folder"} == set(days)
+
+
 def test_what_lies_below_a_folder_that_cannot_be_read_is_kept(pictures: Path, tmp_path: Path) -> None:
     ingest(pictures)
     shutil.rmtree(pictures / "web")
