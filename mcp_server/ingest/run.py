@@ -220,7 +220,7 @@ def _check_same(ledger: Ledger, folder: Path, model: str) -> Path | None:
         raise IngestError(
             f"The collection was made with the model {known}; vectors of {model} do not fit to them. Leave --model out, or use --replace."
         )
-    if before == folder:
+    if before == folder or (before.is_dir() and before.samefile(folder)):
         return None
     sample = ledger.database.execute('SELECT source FROM files WHERE "row" IS NOT NULL ORDER BY sha256 LIMIT ?', (_SAMPLED,)).fetchall()
     if before.is_dir() or 2 * sum((folder / source).exists() for (source,) in sample) < len(sample):

@@ -530,6 +530,15 @@ def test_another_folder_of_the_same_name_is_not_taken_for_one_that_moved(picture
     assert "OriginalMediaURL = ./ejected\n" in (data / "config.ini").read_text()
 
 
+def test_a_folder_spelt_in_another_way_is_the_same(pictures: Path, tmp_path: Path) -> None:
+    ingest(pictures)
+    data = tmp_path / "data"
+    (tmp_path / "link").symlink_to(pictures, target_is_directory=True)
+    for spelt in (data / ".." / "pictures", tmp_path / "link"):
+        report = ingest_folder(spelt, data / "toys", data / "config.ini", "toys", "M", encoder=(encoder := ColourEncoder()))
+        assert (report.counts.unchanged, report.moved_from, encoder.seen) == (12, None, 0)
+
+
 def test_a_reason_that_may_pass_is_tried_again_and_costs_no_vector(pictures: Path) -> None:
     data = pictures.parent / "data"
     ingest(pictures)
