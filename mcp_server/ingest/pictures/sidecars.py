@@ -57,7 +57,8 @@ def sidecar_names(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     whole, stems, cut = set(pictures), defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     for picture in pictures:
         stems[PurePosixPath(picture).stem].append(picture)
-        cut[f"{picture}.{_TAKEOUT_NAME}"[:_TAKEOUT_LENGTH]].append(picture)
+        for name in _cut_names(picture):
+            cut[name].append(picture)
     found: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
     for name in listing:
         kind = PurePosixPath(name).suffix.lower()
@@ -85,7 +86,18 @@ def _owners(base: str, whole: set[str], cut: Mapping[str, Sequence[str]], kind: 
         return [(marked, 1)]
     if mark and (marked := _with_mark(plain, mark)) in whole:  # IMG_1.jpg(1).json is about IMG_1(1).jpg
         return [(marked, 1)]
-    return [(picture, 1) for picture in cut.get(base, ())] if len(base) == _TAKEOUT_LENGTH else []
+    bearers = cut.get(base, ()) if _TAKEOUT_LENGTH in (len(base), len(plain)) else ()
+    if len(bearers) > 1 and not mark:
+        bearers = [picture for picture in bearers if not _NUMBERED.fullmatch(PurePosixPath(picture).stem)]
+    return [(bearers[0], 1)] if len(bearers) == 1 else []  # whose it is cannot be told when several pictures may bear it
+
+
+def _cut_names(picture: str) -> set[str]:
+    """Return how Takeout may call the file about a picture once it is cut; a number in the picture's name may come after the cut."""
+    path = PurePosixPath(picture)
+    numbered = _NUMBERED.fullmatch(path.stem)
+    plain, mark = (f"{numbered[1]}{path.suffix}", numbered[2]) if numbered else (picture, "")
+    return {f"{picture}.{_TAKEOUT_NAME}"[:_TAKEOUT_LENGTH], f"{plain}.{_TAKEOUT_NAME}"[:_TAKEOUT_LENGTH] + mark}
 
 
 def _with_mark(picture: str, mark: str) -> str:

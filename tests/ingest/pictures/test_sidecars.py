@@ -77,6 +77,17 @@ def test_takeouts_ways_to_name_its_files_are_understood(picture: str, sidecar: s
     assert sidecar_names([picture, sidecar, "other.jpg"]) == {picture: (sidecar,)}
 
 
+def test_a_takeout_name_cut_short_is_about_one_picture_or_none() -> None:
+    long, other = "a" * 47, "b" * 47
+    beside = ["a" * 46 + ".json", "a" * 46 + "(1).json", "b" * 46 + ".json"]
+    assert sidecar_names([f"{long}.jpg", f"{long}(1).jpg", f"{other}1.jpg", f"{other}2.jpg", *beside]) == {
+        f"{long}.jpg": (beside[0],),
+        f"{long}(1).jpg": (beside[1],),
+    }
+    name = "Urlaub in Knaufspesch in der Schneifel (38).JPG"
+    assert sidecar_names([name, name[:46] + ".json"]) == {name: (name[:46] + ".json",)}
+
+
 def test_files_about_something_else_are_nobodys() -> None:
     assert sidecar_names(["a.jpg", "b.json", "a.jpg.md", "a.jpeg.json", "metadata.jsonl", "a.supplemental.json", ".json"]) == {}
 
