@@ -119,7 +119,7 @@ def sidecar_facts(files: Iterable[tuple[str, Path]]) -> SidecarFacts:
         try:
             data = read_file(place, SIDECAR_LIMIT).data
             if kind == ".json":
-                said = _united(_json_facts(data), said)
+                said = _united(said, _json_facts(data))
             elif kind == ".xmp":
                 packets = {**xmp_facts(read_packet(data)), **packets}
             else:

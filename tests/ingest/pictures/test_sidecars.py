@@ -88,6 +88,13 @@ def test_a_takeout_name_cut_short_is_about_one_picture_or_none() -> None:
     assert sidecar_names([name, name[:46] + ".json"]) == {name: (name[:46] + ".json",)}
 
 
+def test_of_two_json_files_the_one_with_the_full_name_wins(tmp_path: Path) -> None:
+    files = [("a.jpg.json", tmp_path / "a.jpg.json"), ("a.json", tmp_path / "a.json")]
+    files[0][1].write_text('{"mood": "calm"}')
+    files[1][1].write_text('{"Mood": "wild", "weather": "rain"}')
+    assert sidecar_facts(files).said == {"mood": "calm", "weather": "rain"}
+
+
 def test_files_about_something_else_are_nobodys() -> None:
     assert sidecar_names(["a.jpg", "b.json", "a.jpg.md", "a.jpeg.json", "metadata.jsonl", "a.supplemental.json", ".json"]) == {}
 
