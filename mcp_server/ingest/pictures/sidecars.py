@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ _TAKEOUT_NAME = "supplemental-metadata"
 _TAKEOUT_LENGTH = 46
 """Takeout cuts the names of its files, without ".json", to so many characters."""
 _NUMBERED = re.compile(r"(.+)(\(\d+\))", re.DOTALL)
+_CLOCK = ("year", "month", "hour")
 _MANY_CONTROLS = 0.05
 _DEEPEST = 32
 
@@ -36,11 +38,13 @@ class SidecarFacts:
         said: facts of .json files; they replace whatever else is known by that name.
         written: facts of .xmp and .txt files; they win over what the picture says, but keywords are united.
         notes: what was wrong with them, one sentence each.
+        in_utc: `said` tells in UTC when the picture was taken, as Takeout does.
     """
 
     said: dict[str, Any] = field(default_factory=dict[str, Any])
     written: dict[str, Any] = field(default_factory=dict[str, Any])
     notes: tuple[str, ...] = ()
+    in_utc: bool = False
 
 
 def sidecar_names(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -114,31 +118,56 @@ def sidecar_facts(files: Iterable[tuple[str, Path]]) -> SidecarFacts:
     packets: dict[str, Any] = {}
     caption: dict[str, Any] = {}
     notes: list[str] = []
+    in_utc = False
     for name, place in files:
         kind = PurePosixPath(name).suffix.lower()
         try:
             data = read_file(place, SIDECAR_LIMIT).data
             if kind == ".json":
-                said = _united(said, _json_facts(data))
+                row = _json_row(data)
+                found = _takeout(row) if _is_takeout(row) else {key: value for key, value in row.items() if value is not None}
+                in_utc = in_utc or (_is_takeout(row) and "date_taken" in found and not said)
+                said = _united(said, found)
             elif kind == ".xmp":
                 packets = {**xmp_facts(read_packet(data)), **packets}
             else:
                 caption = caption or _caption(data)
         except (UnreadableFileError, BadXmpError, ValueError) as error:
             notes.append(f"{PurePosixPath(name).name} is left out: {error}.")
-    return SidecarFacts(said, caption | packets, tuple(notes))
+    return SidecarFacts(said, caption | packets, tuple(notes), in_utc)
 
 
 def with_sidecars(facts: Mapping[str, Any], beside: SidecarFacts) -> dict[str, Any]:
-    """Return `facts` of the picture itself overlaid with what its sidecars say."""
+    """Return `facts` of the picture itself overlaid with what its sidecars say.
+
+    A clock that says the moment of Takeout's UTC in local time is believed: what counts is what it showed where the picture was taken.
+    """
     result = dict(facts)
-    for layer in (beside.written, beside.said):
-        if "date_taken" in layer:
-            result = {name: value for name, value in result.items() if name not in ("year", "month", "hour")}  # those of another day
+    if "date_taken" in beside.written:
+        result = _without(result, _CLOCK)  # those of another day
     result |= beside.written
+    said = beside.said
+    if "date_taken" in said and beside.in_utc and _is_same_moment(said, result):
+        said = _without(said, ("date_taken", *_CLOCK))
+    elif "date_taken" in said:
+        result = _without(result, _CLOCK)
     if words := [*beside.written.get("keywords", ()), *facts.get("keywords", ())]:
         result["keywords"] = clean.keywords(words)
-    return _united(beside.said, result)
+    return _united(said, result)
+
+
+def _without(facts: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if name not in names}
+
+
+def _is_same_moment(utc: Mapping[str, Any], local: Mapping[str, Any]) -> bool:
+    """Tell whether there is a time zone, UTC-12 to UTC+14, in which the moment `utc` is `local`, as far as that is known."""
+    if "date_taken" not in local:
+        return False
+    days = (date.fromisoformat(local["date_taken"]) - date.fromisoformat(utc["date_taken"])).days
+    if "hour" not in local:
+        return abs(days) <= 1
+    return -13 <= 24 * days + local["hour"] - utc["hour"] <= 15  # an hour more, since the minutes are not known
 
 
 def _united(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,8 +176,8 @@ def _united(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
     return {**{name: value for name, value in second.items() if name.casefold() not in taken}, **first}
 
 
-def _json_facts(data: bytes) -> dict[str, Any]:
-    """Return the facts of a JSON object. Raises ValueError with what is wrong."""
+def _json_row(data: bytes) -> dict[str, Any]:
+    """Return a JSON object. Raises ValueError with what is wrong."""
     try:
         found = json.loads(data.decode("utf-8-sig"), parse_constant=_nothing, parse_float=_finite)
     except (ValueError, RecursionError) as error:
@@ -157,10 +186,11 @@ def _json_facts(data: bytes) -> dict[str, Any]:
         raise ValueError("it is JSON, but no object")
     if _is_deep(cast("object", found)):
         raise ValueError(f"its objects are nested more than {_DEEPEST} deep")
-    row = cast("dict[str, Any]", found)
-    return (
-        _takeout(row) if isinstance(row.get("photoTakenTime"), dict) else {name: value for name, value in row.items() if value is not None}
-    )
+    return cast("dict[str, Any]", found)
+
+
+def _is_takeout(row: Mapping[str, Any]) -> bool:
+    return isinstance(row.get("photoTakenTime"), dict)
 
 
 def _nothing(_: str) -> None:

@@ -95,6 +95,25 @@ def test_of_two_json_files_the_one_with_the_full_name_wins(tmp_path: Path) -> No
     assert sidecar_facts(files).said == {"mood": "calm", "weather": "rain"}
 
 
+@pytest.mark.parametrize(
+    ("inside", "clock"),
+    [
+        ({"date_taken": "2018-12-31", "year": 2018, "month": 12, "hour": 23}, ("2018-12-31", 2018, 23)),  # New York
+        ({"date_taken": "2019-01-01", "year": 2019, "month": 1, "hour": 18}, ("2019-01-01", 2019, 18)),  # Kiritimati
+        ({"date_taken": "2018-12-31", "year": 2018, "month": 12}, ("2018-12-31", 2018, None)),
+        ({"date_taken": "2018-12-30", "year": 2018, "month": 12, "hour": 4}, ("2019-01-01", 2019, 4)),  # set right in Google Photos
+        ({}, ("2019-01-01", 2019, 4)),
+    ],
+)
+def test_a_camera_that_says_takeouts_moment_in_local_time_is_believed(
+    tmp_path: Path, inside: dict[str, Any], clock: tuple[str, int, int | None]
+) -> None:
+    row = {**TAKEOUT, "photoTakenTime": {"timestamp": "1546317000"}}  # 2019-01-01 04:30 UTC
+    facts = with_sidecars(inside, said(tmp_path, json=json.dumps(row)))
+    assert (facts["date_taken"], facts["year"], facts.get("hour")) == clock
+    assert facts["people"] == ["Ada", "Grace"]
+
+
 def test_files_about_something_else_are_nobodys() -> None:
     assert sidecar_names(["a.jpg", "b.json", "a.jpg.md", "a.jpeg.json", "metadata.jsonl", "a.supplemental.json", ".json"]) == {}
 
@@ -111,7 +130,8 @@ def test_takeouts_layout_is_recognised(tmp_path: Path) -> None:
             "longitude": 8.25,
             "people": ["Ada", "Grace"],
             "favorited": "true",
-        }
+        },
+        in_utc=True,
     )
 
 
