@@ -303,6 +303,11 @@ def test_attributes_and_elements_of_a_packet_mean_the_same() -> None:
     assert xmp_facts(read_packet(packet("", 'xmp:Rating="5" dc:title="Short"'))) == {"rating": 5, "title": "Short"}
 
 
+def test_a_place_with_all_the_decimals_of_a_computer_is_read() -> None:
+    place = 'exif:GPSLatitude="48,8.508333333333334N" exif:GPSLongitude="11,34.12300000000000466W"'
+    assert xmp_facts(read_packet(packet("", place))) == {"latitude": 48.141806, "longitude": -11.568717}
+
+
 def test_what_a_packet_says_of_other_pictures_is_not_about_this_one() -> None:
     other = "<rdf:Bag><rdf:li><rdf:Description dc:title='Other' xmp:Rating='1'/></rdf:li></rdf:Bag>"
     assert xmp_facts(read_packet(packet(f"<photoshop:Ingredients>{other}</photoshop:Ingredients>", 'dc:title="This"'))) == {"title": "This"}
