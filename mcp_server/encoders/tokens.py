@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -78,7 +79,7 @@ class SavedTokenizer:
 
 
 class LibraryTokenizer:
-    """Any of open_clip's own tokenizers. Whether the text was cut is found by asking for a longer version and comparing.
+    """Any of open_clip's own tokenizers. Whether the text was cut is found by asking for a longer version; only the padding may differ.
 
     Safe to call from several threads: they take turns, since some of these tokenizers keep the length asked for as state.
     """
@@ -87,13 +88,16 @@ class LibraryTokenizer:
         self._tokenizer = tokenizer
         self._lock = threading.Lock()
         self._length = context_length
+        (self._padding, _), *_ = Counter(self._ids("", 8 * context_length)).most_common(1)
 
     def __call__(self, text: str) -> Tokens:
         with self._lock:
             read = self._ids(text, self._length)
             whole = self._ids(text, 8 * self._length)
-        padding = whole[self._length :]
-        return Tokens(read, read != whole[: self._length] or any(token != padding[-1] for token in padding))
+        return Tokens(read, self._unpadded(read) != self._unpadded(whole))
+
+    def _unpadded(self, ids: tuple[int, ...]) -> list[int]:
+        return [token for token in ids if token != self._padding]  # wherever it is: some pad on the left, or before a last mark
 
     def _ids(self, text: str, length: int) -> tuple[int, ...]:
         return tuple(int(token) for token in self._tokenizer([text], context_length=length)[0].tolist())

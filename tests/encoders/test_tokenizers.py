@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from mcp_server.encoders.cache import read_record
 from mcp_server.encoders.cleaning import clean_named
 from mcp_server.encoders.clip_tokenizer import ClipTokenizer, vocabulary_file
 from mcp_server.encoders.models import cache_paths
-from mcp_server.encoders.tokens import SavedTokenizer, Tokens, clip_record
+from mcp_server.encoders.tokens import LibraryTokenizer, SavedTokenizer, Tokens, clip_record, saved_form
 from tests.encoders.conftest import SIGLIP, FirstStart
 
 CLEANINGS = ("whitespace", "lower", "canonicalize")
@@ -145,3 +146,20 @@ def test_a_file_that_is_not_the_vocabulary_is_refused(tmp_path: Path) -> None:
 def test_clips_tokenizer_is_taken_where_open_clip_takes_it(model: str, text_cfg: dict[str, Any], clean: str | None) -> None:
     record = clip_record(model, text_cfg)
     assert (record and record.clean) == clean
+
+
+@pytest.mark.parametrize("mode", [None, "clips"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_only_a_text_that_is_cut_is_flagged_wherever_the_padding_is(mode: str | None, side: str, tmp_path: Path) -> None:
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "apple"]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces), encoding="utf-8")
+    marks = {"bos_token": "[CLS]", "eos_token": "[SEP]", "padding_side": side}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", **marks}), encoding="utf-8")
+    library = HFTokenizer(str(tmp_path), context_length=12, tokenizer_mode=mode)
+    plain = LibraryTokenizer(library, 12)
+    room = 10 if mode is None else 9  # a mark at both ends, and one more at the very end
+    for count in (1, room - 1, room, room + 1, 200):
+        text = " ".join(["apple"] * count)
+        assert plain(text) == Tokens(tuple(library([text])[0].tolist()), truncated=count > room), count
+    kept = saved_form(library, 12, "whitespace", get_clean_fn("whitespace"))
+    assert (kept is None) == (mode is not None)
