@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import open_clip
 import torch
@@ -140,11 +140,19 @@ def _made(model: str, paths: CachePaths, keep: bool) -> TextTower:
     )
     record = replace(record, lean=_proves(tower, record, tokenizer.text, state))
     try:
-        write_cache(paths, record, lambda file: torch.save(state, file), tokenizer.text)
+        write_cache(paths, record, lambda file: _save(state, file), tokenizer.text)
     except OSError as error:
         logger.warning("cache.not_written error=%s", error)
         return tower
     return _from_cache(paths, read_record(paths, model)) or tower  # mapped from the file, so that the copy in memory can go
+
+
+def _save(state: Mapping[str, torch.Tensor], file: BinaryIO) -> None:
+    """Write the weights. Raises OSError where they do not fit on the disk, which PyTorch calls a RuntimeError about positions."""
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:
+        raise OSError("not all of the weights could be written; the disk may be full") from error
 
 
 def _proves(tower: TextTower, record: TowerRecord, tokenizer: str | None, state: Mapping[str, torch.Tensor]) -> bool:

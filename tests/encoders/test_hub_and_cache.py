@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import warnings
@@ -203,3 +204,22 @@ def test_where_the_data_folder_cannot_be_made_the_model_still_works(hub: StandIn
     (tmp_path / "file").write_text("in the way")
     (outcome,) = Process(hub.endpoint, tmp_path / "hub").load((CLIP, tmp_path / "file" / "data"))
     assert worst_cosine(outcome["vectors"], references[CLIP]) >= 0.999999
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the system has no limit on the size of files")
+def test_where_the_cache_does_not_fit_on_the_disk_the_model_still_works(
+    hub: StandInHub, first_start: FirstStart, tmp_path: Path, references: dict[str, Any]
+) -> None:
+    process, data = Process(hub.endpoint, first_start.hub_cache), tmp_path / "data"
+    python, *_, order = process.command((CLIP, data))
+    code = (
+        "import resource, runpy\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
+        "runpy.run_module('tests.encoders.load_once', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [python, "-c", code, order], cwd=ROOT, env=process.environment(), capture_output=True, text=True, check=True, timeout=240
+    )
+    assert "cache.not_written" in done.stderr
+    assert worst_cosine(json.loads(done.stdout)[0]["vectors"], references[CLIP]) >= 0.999999
+    assert visible(data) == set()
