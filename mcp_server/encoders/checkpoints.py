@@ -17,6 +17,17 @@ PLAIN_WEIGHTS = "open_clip_pytorch_model.bin"
 Published = Mapping[str, Mapping[str, Any]]
 """open_clip's tags of a built-in model's weights, each with where they are and how they were trained."""
 
+_IN_FOLDERS = (
+    SAFE_WEIGHTS,
+    "open_clip_pytorch_model.safetensors",
+    PLAIN_WEIGHTS,
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+)
+"""Names of weights in a folder, the preferred one first. Source: open_clip's factory, which reads the vision tower; a test compares."""
 _FLAT_TEXT_TENSORS = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
 
 
@@ -59,11 +70,11 @@ def in_folder(model: str) -> Source:
 
 
 def weights_in_folder(model: str) -> Path:
-    """Return the weights of a `local-dir:` model, safetensors first. Raises ConfigError when there are none."""
+    """Return the weights of a `local-dir:` model, those that open_clip takes. Raises ConfigError when there are none."""
     folder = folder_of(model)
-    named = [folder / SAFE_WEIGHTS, folder / "open_clip_pytorch_model.safetensors", folder / PLAIN_WEIGHTS]
-    others = [file for pattern in ("*.safetensors", "*.bin", "*.pth") for file in sorted(folder.glob(pattern))]
-    for file in [*named, *others]:
+    others = sorted(file for pattern in ("*.safetensors", "*.bin", "*.pth") for file in folder.glob(pattern))
+    others.sort(key=lambda file: file.suffix != ".safetensors")
+    for file in [*(folder / name for name in _IN_FOLDERS), *others]:
         if file.is_file():
             return file
     raise ConfigError(f"Model = {model}: there are no weights in that folder. Put {SAFE_WEIGHTS} beside open_clip_config.json.")

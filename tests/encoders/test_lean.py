@@ -11,11 +11,13 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from open_clip.factory import _find_checkpoint_in_dir
 from open_clip.model import _build_text_tower
 from safetensors.torch import load_file, save_file
 
 from mcp_server.encoders import models
 from mcp_server.encoders.cache import read_record
+from mcp_server.encoders.checkpoints import weights_in_folder
 from mcp_server.encoders.lean import LeanTower, NotLeanError, expected_sizes, shape_of
 from mcp_server.encoders.library import SAME_VECTOR
 from mcp_server.encoders.models import cache_paths
@@ -216,6 +218,25 @@ def test_a_model_that_is_not_plain_is_cached_without_vouching_and_still_right(tm
         expected = torch.nn.functional.normalize(model.encode_text(open_clip.tokenize(list(TEXTS), context_length=20)), dim=-1).numpy()
     for outcome in (first, second):
         assert float((np.asarray(outcome["vectors"]) * expected).sum(axis=1).min()) >= 0.999999
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("model.safetensors", "ema.safetensors", "pytorch_model.bin"),
+        ("pytorch_model.bin", "adapter.safetensors"),
+        ("open_clip_pytorch_model.bin", "model.safetensors", "pytorch_model.bin"),
+        ("open_clip_pytorch_model.pth", "a.bin", "pytorch_model.pth"),
+        ("model.pth", "a.bin"),
+        ("b.safetensors", "a.bin", "c.safetensors", "0.pth"),
+        ("a.pth", "b.bin"),
+    ],
+    ids=" ".join,
+)
+def test_of_several_weights_in_a_folder_those_are_read_that_open_clip_reads(names: tuple[str, ...], tmp_path: Path) -> None:
+    for name in ("open_clip_config.json", *names):
+        (tmp_path / name).touch()
+    assert str(weights_in_folder(f"local-dir:{tmp_path}")) == _find_checkpoint_in_dir(tmp_path)
 
 
 def test_a_folder_with_another_tokenizer_goes_through_open_clip(tiny: dict[str, Path], tmp_path: Path) -> None:
