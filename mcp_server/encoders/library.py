@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import pickle
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,8 +66,12 @@ def published(model: str) -> dict[str, dict[str, Any]]:
 
 
 def create_whole(source: Source, **options: Any) -> Any:
-    """open_clip's own loading of the whole model; weights that cannot be had are an error, never random."""
-    with _configuration_errors():
+    """open_clip's own loading of the whole model; weights that cannot be had are an error, never random.
+
+    Raises:
+        ValueError, RuntimeError, OSError, ImportError, SafetensorError: its files cannot be read.
+    """
+    with _configuration_errors(), _no_checkpoint(source):
         return open_clip.create_model_from_pretrained(source.model, pretrained=source.tag or None, force_custom_text=True, **options)
 
 
@@ -76,6 +81,15 @@ def _configuration_errors() -> Generator[None]:
         yield
     except TypeError as error:  # how settings that this open_clip does not know show
         raise ValueError(f"its configuration does not fit open_clip {open_clip.__version__}: {error}") from error
+
+
+@contextlib.contextmanager
+def _no_checkpoint(source: Source) -> Generator[None]:
+    try:
+        yield
+    except (pickle.UnpicklingError, EOFError):
+        reason = "is damaged or no file of weights, or it is a pickled program, which is refused"
+        raise ValueError(f"{source.weights.name} {reason}") from None  # PyTorch's own words advise to run it
 
 
 def tower_from_folder(model: str) -> TextTower:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,23 @@ def test_a_folder_without_weights_is_refused_rather_than_filled_at_random(demo_m
     with pytest.raises(ModelUnavailableError, match="could not be loaded") as caught:
         load_text_encoder(f"local-dir:{tmp_path}", "cpu", tmp_path)
     assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["nothing", "words", "a program"])
+def test_weights_that_are_no_checkpoint_are_refused_with_a_sentence(content: str, demo_model: str, tmp_path: Path) -> None:
+    shutil.copy(Path(demo_model.removeprefix("local-dir:")) / "open_clip_config.json", tmp_path)
+    weights = tmp_path / "open_clip_pytorch_model.bin"
+    if content == "a program":
+        torch.save(torch.nn.Linear(2, 2), weights)
+    else:
+        weights.write_text("" if content == "nothing" else "version https://git-lfs.github.com/spec/v1")
+    for load in (
+        lambda: load_text_encoder(f"local-dir:{tmp_path}", "cpu", tmp_path),
+        lambda: load_image_encoder(f"local-dir:{tmp_path}", "cpu"),
+    ):
+        with pytest.raises(ModelUnavailableError, match="could not be loaded") as caught:
+            load()
+        assert "open_clip_pytorch_model.bin is damaged or no file of weights" in caught.value.remedy
 
 
 def test_a_picture_thinner_than_one_pixel_of_the_model_still_has_a_vector(images: OpenClipImages) -> None:
