@@ -93,7 +93,9 @@ def _no_checkpoint(source: Source) -> Generator[None]:
 
 
 def tower_from_folder(model: str) -> TextTower:
-    """Return the text tower of a `local-dir:` model, read in place; nothing is cached and the network is not asked.
+    """Return the text tower of a `local-dir:` model, read in place; nothing is cached.
+
+    The network is not asked, unless the text tower is one of transformers (`hf_model_name`): these look up its configuration by name.
 
     Raises:
         ConfigError: no such folder, or something is missing in it.
@@ -281,6 +283,8 @@ def _tokenizer_of(source: Source) -> _Tokenizer:
         library = cast("Any", open_clip.get_tokenizer(source.model, **options))
     except (OSError, RuntimeError) as error:
         raise (failures.not_loaded if source.in_folder else failures.download_failed)(source.model, error) from error
+    except Exception as error:  # Exception itself is what the Rust library raises for files of another version
+        raise failures.not_loaded(source.model, error) from error
     length = int(library.context_length)
     if isinstance(library, SimpleTokenizer):
         return _Tokenizer(LibraryTokenizer(library, length), own)

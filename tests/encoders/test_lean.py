@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mcp_server.encoders.library import SAME_VECTOR
 from mcp_server.encoders.models import cache_paths
 from mcp_server.encoders.open_clip import load_text_encoder
 from mcp_server.encoders.towers import lean_tower
+from mcp_server.errors import ModelUnavailableError
 from tests.encoders.conftest import CLIP, ROOT, TEXTS, FirstStart, Process
 from tests.encoders.standin_hub import running
 from tests.encoders.tiny_models import CLIP_CONFIG, SIGLIP_CONFIG, write_checkpoint
@@ -242,6 +244,20 @@ def test_of_several_weights_in_a_folder_those_are_read_that_open_clip_reads(name
 def test_a_folder_with_another_tokenizer_goes_through_open_clip(tiny: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(NotLeanError, match="tokenizer"):
         lean_tower(f"local-dir:{tiny['tiny/siglip']}", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [('{"version": "1.0", "added_tokens": [], "model": {"type": "FromNextYear"}}', "Exception: "), ("[]", "Error: "), ("{}", "Error: ")],
+)
+def test_a_tokenizer_that_cannot_be_read_is_refused_with_a_sentence(
+    content: str, reason: str, tiny: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(tiny["tiny/siglip"], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(ModelUnavailableError, match="could not be loaded") as caught:
+        load_text_encoder(f"local-dir:{tmp_path}", "cpu", tmp_path)
+    assert reason in caught.value.remedy
 
 
 def test_every_plain_configuration_of_the_tests_is_lean() -> None:
