@@ -6,6 +6,7 @@ Whatever this cannot read as open_clip would ends in `NotLeanError`; `library` t
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,12 +114,12 @@ def refuse_program(weights: Path) -> None:
         return
     try:
         unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(str(weights))
+    except (RuntimeError, OSError, EOFError, UnicodeDecodeError, pickle.UnpicklingError):
+        return  # damaged: it is made again
     except ValueError:  # no checkpoint of today's format
         with weights.open("rb") as file:
             start = file.read(2)
         unsafe = ["an old-style pickle"] if start[:1] == b"\x80" else ["a TorchScript program"] if start == b"PK" else []
-    except RuntimeError:
-        return  # damaged: it is made again
     if unsafe:
         raise failures.pickled_program(weights, unsafe[0])
 

@@ -18,6 +18,7 @@ from mcp_server.encoders.cache import read_record
 from mcp_server.encoders.loading import BackgroundText, text_loader
 from mcp_server.encoders.models import cache_paths, model_width
 from mcp_server.encoders.open_clip import load_text_encoder
+from mcp_server.encoders.towers import refuse_program
 from mcp_server.errors import MESSAGE_LIMIT, ModelUnavailableError
 from tests.encoders.conftest import CLIP, ROOT, SIGLIP, TEXTS, FirstStart, Process
 from tests.encoders.standin_hub import StandInHub
@@ -185,6 +186,18 @@ def test_a_pickled_module_in_the_caches_place_is_refused_and_left_alone(kind: st
     assert str(weights) in caught.value.remedy
     assert "Move or delete it" in caught.value.remedy
     assert weights.read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["name", "first byte", "end", "all"])
+def test_damage_to_what_lists_the_cached_weights_is_not_taken_for_a_program(damage: str, tmp_path: Path) -> None:
+    weights = cache_paths(SIGLIP, tmp_path).weights
+    torch.save({"ln_final.weight": torch.zeros(4)}, weights)
+    content = weights.read_bytes()
+    listed = content.index(b"\x80\x02}")  # how a pickled dictionary begins
+    where = {"name": content.rindex(b"/data.pkl"), "first byte": listed + 1, "end": content.index(b"s.", listed), "all": 4}[damage]
+    weights.write_bytes(content[:where] + (b"garbage" * 1000 if damage == "all" else b"\xff\xff" + content[where + 2 :]))
+    refuse_program(weights)
+    assert read_record(cache_paths(SIGLIP, tmp_path), SIGLIP) is None
 
 
 def test_two_processes_that_start_at_once_make_one_cache(hub: StandInHub, tmp_path: Path, references: dict[str, Any]) -> None:
