@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -78,6 +79,17 @@ def test_every_example_runs_and_asserts(name: str, repository: Path) -> None:
     done = subprocess.run([sys.executable, str(repository / "examples" / name)], capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "assert" in (repository / "examples" / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_the_engine_takes_few_rows(repository: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(repository / "tests" / "benchmarks" / "bench_engine.py"), "--only", "call", "--data", str(tmp_path)]
+    no_model = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": str(repository)}
+    done = subprocess.run(
+        [*command, "--rows", "900", "--width", "64"], env=no_model, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("call, filter") == 4
 
 
 @pytest.mark.slow
