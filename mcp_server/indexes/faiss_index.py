@@ -119,11 +119,13 @@ class FaissIndex:
         """What the person who runs the server should know about the file; empty when all is well."""
         if not self.takes_masks:
             return [
-                f"The FAISS index is a {self._file.name}, which cannot leave rows out while searching; every search is answered exactly "
+                f"The FAISS index is an {self._file.name}, which cannot leave rows out while searching; every search is answered exactly "
                 "from the embeddings instead. Use HNSW, or IVF with Flat, SQ or PQ and no FastScan, or set IndexType = zarr."
             ]
         if not self.is_faster_than_scan:
-            return [f"The FAISS index is a {self._file.name}, no faster than the embeddings themselves; IndexType = zarr saves its memory."]
+            return [
+                f"The FAISS index is an {self._file.name}, no faster than the embeddings themselves; IndexType = zarr saves its memory."
+            ]
         return []
 
     def search(self, query: NDArray[np.float32], k: int, skip: NDArray[np.bool_]) -> Neighbors:

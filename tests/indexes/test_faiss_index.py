@@ -238,6 +238,7 @@ def test_doctor_hears_of_unusable_and_non_unit_rows_and_of_a_flat_file(rows: NDA
     unusable, lengths, flat = check_index(open_index("faiss", embeddings, write_faiss("Flat", flawed, tmp_path / "i")), embeddings)
     assert unusable.startswith("2 of 2000 embeddings are not finite or have no length and are never returned (rows 3, 9).")
     assert "not of unit length (2 to 2)" in lengths
+    assert "is an IndexFlat" in flat
     assert "no faster than the embeddings" in flat
 
 
