@@ -2,7 +2,7 @@
 
 python tests/benchmarks/bench_search.py [--sizes 20000 100000 1000000] [--rounds 5] [--plot FILE.svg] [--json FILE] [--data FOLDER]
 
-Needs the optional packages of `pip install 'clip-search-mcp[bench]'` for usearch, hnswlib and the plot; without them these are left out,
+Needs the optional packages of `pip install -e '.[bench]'` for usearch, hnswlib and the plot; without them these are left out,
 and a sentence says so. At a million rows of 1,152 it needs some 12 GB of memory.
 
 In every round each contender in turn gets the same few calls (--calls), each with a query and a mask of its own, while the others rest.
@@ -331,7 +331,7 @@ def main() -> None:
     print(f"Measured on {machine()}. Read the ratios: they hold on a busy machine better than milliseconds do.\n")
     missing = [name for name in ("usearch", "hnswlib") if not _has(name)]
     if missing:
-        print(f"Not installed, left out: {', '.join(missing)}. pip install 'clip-search-mcp[bench]' has them.\n")
+        print(f"Not installed, left out: {', '.join(missing)}. pip install -e '.[bench]' has them.\n")
     if max(options.sizes) > options.hnsw_up_to:
         print(f"usearch and hnswlib take part up to {options.hnsw_up_to:,} rows; building their graphs takes too long above.\n")
     cases: list[Case] = []
@@ -349,7 +349,7 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps([asdict(case) for case in cases]), encoding="utf-8")
     if options.plot and not _has("matplotlib"):
-        print("No plot: matplotlib is not installed. pip install 'clip-search-mcp[bench]' has it.")
+        print("No plot: matplotlib is not installed. pip install -e '.[bench]' has it.")
     elif options.plot:
         plot(cases, options.plot)
         print(f"Plot: {options.plot}")
