@@ -90,7 +90,7 @@ def open_collection(
     for file in (config.database_file, config.embeddings_file, config.faiss_file):
         wrong = wrong_with(file) if file is not None else None
         if wrong is not None:
-            without = "run `clip-search-mcp index build`, set IndexType = zarr" if file == config.faiss_file else "set Enabled = False"
+            without = "run `clip-search-mcp index build`, or set IndexType = zarr" if file == config.faiss_file else "set Enabled = False"
             raise CollectionError(f"[{config.name}] {file} {wrong}. Correct the path in {settings.config_file.name}, or {without}.")
     _, width = embeddings_shape(config.embeddings_file)
     try:

@@ -158,5 +158,6 @@ def _listening(host: str, port: int) -> socket.socket:
         listener.listen(128)
     except (OSError, OverflowError) as error:
         listener.close()
-        raise ConfigError(f"Cannot listen on {host} port {port}: {error}. Choose another with --host and --port.") from error
+        reason = str(error).rstrip(".")
+        raise ConfigError(f"Cannot listen on {host} port {port}: {reason}. Choose another with --host and --port.") from error
     return listener

@@ -159,8 +159,9 @@ def test_with_a_token_every_request_must_carry_it(folder: Path) -> None:
     assert refused.headers["WWW-Authenticate"] == "Bearer"
 
 
-def test_a_port_in_use_is_said_in_one_sentence(folder: Path, url: str) -> None:
-    port = url.rsplit(":", 1)[1].split("/", maxsplit=1)[0]
+@pytest.mark.parametrize("port", [None, "99999"])
+def test_a_port_that_cannot_be_used_is_said_in_one_sentence(folder: Path, url: str, port: str | None) -> None:
+    port = port or url.rsplit(":", 1)[1].split("/", maxsplit=1)[0]  # the one in use
     process = subprocess.run(
         [sys.executable, "-m", "mcp_server", "serve", "--config", str(folder / "config.ini"), "--http", "--port", port],
         capture_output=True,
@@ -170,4 +171,5 @@ def test_a_port_in_use_is_said_in_one_sentence(folder: Path, url: str) -> None:
     )
     assert process.returncode == 2
     assert "--port" in process.stderr
+    assert ".." not in process.stderr
     assert "Traceback" not in process.stderr
