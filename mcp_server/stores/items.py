@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -17,7 +16,7 @@ from mcp_server.stores.database import Database
 from mcp_server.stores.fields import Field
 from mcp_server.stores.rows import RowMap
 from mcp_server.stores.schema import Kind, Schema
-from mcp_server.stores.taggings import read_values
+from mcp_server.stores.taggings import listed, read_values
 from mcp_server.stores.values import stored_key
 
 TITLE_FIELDS = ("title", "caption", "name")
@@ -67,7 +66,7 @@ class ItemReader:
             f"SELECT id, {self._schema.media_source}, {self._schema.media_thumbnail} FROM medias "
             "WHERE id IN (SELECT value FROM json_each(?))"
         )
-        found = self._database.rows(sql, json.dumps(sorted(set(media))))
+        found = self._database.rows(sql, listed(sorted(set(media))))
         return {int(one): (_text(source), _text(thumbnail)) for one, source, thumbnail in found}
 
     def _tags(self, media: Iterable[int], names: Sequence[str] | None) -> dict[int, dict[Field, list[Shown]]]:
@@ -75,8 +74,11 @@ class ItemReader:
         fields = [field for field in self._fields if field.kind != "json" and (names is None or folded(field.bare_name) in names)]
         if not fields:
             return {}
-        sql = "SELECT DISTINCT media_id, tag_id FROM taggings WHERE media_id IN (SELECT value FROM json_each(?)) ORDER BY tag_id"
-        taggings = self._database.rows(sql, json.dumps(sorted(media)))
+        sql = (
+            "SELECT DISTINCT CAST(media_id AS INTEGER), CAST(tag_id AS INTEGER) AS tag FROM taggings "
+            "WHERE media_id IN (SELECT value FROM json_each(?)) ORDER BY tag"
+        )
+        taggings = self._database.rows(sql, listed(sorted(media)))
         tag_ids = sorted({int(tag) for _, tag in taggings if tag is not None})
         shown: dict[int, tuple[Field, Shown]] = {}
         kinds: set[Kind] = {field.kind for field in fields}

@@ -48,6 +48,7 @@ def read_mapping(database: Database, schema: Schema, size: int, unusable: NDArra
     findings: list[str] = []
     pairs = _claims(database, schema, size, findings)
     medias = database.integers(f"SELECT id, {_group(schema.media_group)} FROM medias ORDER BY id")
+    medias = medias[np.argsort(medias[:, 0], kind="stable")]  # ids stored as text come as text is sorted: 10 before 9
     ids, groups = medias[:, 0], medias[:, 1]
     unread = int(np.count_nonzero(groups == _UNREAD))
     if unread:

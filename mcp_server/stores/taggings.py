@@ -41,7 +41,7 @@ def read_tags(database: Database, schema: Schema, tagset_ids: Sequence[int], kin
     source = _source(schema, kind)
     sql = f"SELECT t, v, s FROM ({source}) WHERE s IN (SELECT value FROM json_each(?)) AND t IS NOT NULL ORDER BY t, v"
     kept: dict[int, tuple[object, int]] = {}
-    for tag, value, tagset in database.rows(sql, _listed(tagset_ids)):
+    for tag, value, tagset in database.rows(sql, listed(tagset_ids)):
         kept.setdefault(int(tag), (value, int(tagset)))
     ordered = sorted(kept)  # ids stored as text come as text is sorted: 10 before 9
     ids = np.fromiter(ordered, dtype=np.int64, count=len(kept))
@@ -53,16 +53,16 @@ def read_taggings(database: Database, schema: Schema, tagset_ids: Sequence[int],
     """Return (n, 2) media ids and tag ids: who has the tags of those tagsets, in no order."""
     tags = f"SELECT t FROM ({_source(schema, kind)}) WHERE s IN (SELECT value FROM json_each(?))"
     sql = f"SELECT CAST(media_id AS INTEGER), CAST(tag_id AS INTEGER) FROM taggings WHERE tag_id IN ({tags}) AND media_id IS NOT NULL"
-    return database.integers(sql, _listed(tagset_ids))
+    return database.integers(sql, listed(tagset_ids))
 
 
 def read_values(database: Database, table: ValueTable, tag_ids: Sequence[int]) -> list[tuple[int, object, int]]:
     """Return (tag, value, tagset) of those of `tag_ids` whose value is in `table`, ascending by tag."""
     sql = f"SELECT t, v, s FROM ({table.tagset_source}) WHERE t IN (SELECT value FROM json_each(?)) ORDER BY t, v"
-    return [(int(tag), value, int(tagset)) for tag, value, tagset in database.rows(sql, _listed(tag_ids))]
+    return [(int(tag), value, int(tagset)) for tag, value, tagset in database.rows(sql, listed(tag_ids))]
 
 
-def _listed(ids: Sequence[int]) -> str:
+def listed(ids: Sequence[int]) -> str:
     """Return `ids` for `json_each`, each as a number and as text: a column of either finds its own, with its index."""
     return json.dumps([*ids, *map(str, ids)])
 

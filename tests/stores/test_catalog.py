@@ -242,6 +242,24 @@ def test_tags_with_ids_of_several_lengths_stored_as_text_keep_their_values(tmp_p
             assert np.flatnonzero(index.evaluate(parse_filter({"a": f"v{one}"})).mask).tolist() == [one - 1]
 
 
+@pytest.mark.parametrize("layout", m3.LAYOUTS)
+@pytest.mark.parametrize("type_name", ["TEXT", ""])
+def test_media_and_taggings_with_ids_stored_as_text_keep_groups_titles_and_addresses(
+    tmp_path: Path, layout: m3.Layout, type_name: str
+) -> None:
+    media = [m3.Media(9, tags={"year": [2020]}), m3.Media(1000, tags={"year": [2021]})]
+    media += [m3.Media(one, one - 10, 9 if one % 2 else 1000, {"title": [f"Frame {one}"]}) for one in range(10, 120)]
+    path = m3.build(tmp_path / "c.db", media, {"year": "numerical_int"}, layout=layout)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for table in ("medias", "taggings"):
+            as_text(connection, table, type_name)
+    with closing(Catalog.open(path, 110)) as catalog:
+        assert catalog.group_of_row.tolist() == [1000, 9] * 55
+        assert np.flatnonzero(FilterIndex(catalog).evaluate(parse_filter({"year": 2020})).mask).tolist() == list(range(1, 110, 2))
+        (item,) = catalog.items_at([99], "full")
+        assert (item.title, item.uri, item.tags) == ("Frame 109", "pictures/109.jpg", {"title": ["Frame 109"], "year": [2020]})
+
+
 def as_text(connection: sqlite3.Connection, table: str, type_name: str) -> None:
     """Make all columns of `table` ones of `type_name`, the ids in them text."""
     columns = [str(name) for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
