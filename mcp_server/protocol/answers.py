@@ -189,9 +189,14 @@ def _next(outcome: SearchOutcome, request: SearchRequest) -> str | None:
 
 
 def _when_all_is_shown(outcome: SearchOutcome, request: SearchRequest) -> str:
+    """Return how to see more where no match is left; other words bring none of what was shown or is to be skipped whatever the words."""
     if not outcome.hits and (request.repeats == "allow" or (request.seen and request.session is None)):
-        return "Every match is in seen or excluded; leave some out, or change text or filters."
+        return f"Every match is in seen or excluded; leave some out{', or change filters' if request.filters is not None else ''}."
     if request.repeats == "allow":
-        return "All matches have been shown; change text or filters for others."
-    left = "Nothing is left in this session" if request.repeats == "skip" else "Nothing is left for this text and these filters"
-    return f'{left}. Change text or filters, use repeats "allow" to see it again, or omit session to start anew.'
+        return f"All matches have been shown{'; change filters for others' if request.filters is not None else ''}."
+    again = 'use repeats "allow" to see it again, or omit session to start anew'
+    if request.repeats == "query":
+        return f"Nothing is left for this text and these filters. Change text or filters, {again}."
+    if request.filters is not None:
+        return f"Nothing that passes these filters is left in this session. Change filters, {again}."
+    return f"Nothing is left in this session, whatever the text: {again}."

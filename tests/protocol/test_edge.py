@@ -364,11 +364,20 @@ async def test_why_fewer_came_and_what_to_do_is_said_as_it_is(engine: SearchEngi
         gone = await ask(n=count, session=session)
         assert gone["short_reason"] == "all_seen"
         assert 'repeats "allow"' in gone["next"]
+        assert "Change filters" in gone["next"]
+        assert "text" not in gone["next"]
+        assert (await ask(text="a pear", session=session))["returned"] == 0
+        assert (await ask(filters={"title": {"contains": "pear"}}, session=session))["returned"] > 0
         same = await ask(n=count, session=session, repeats="query")
         assert "for this text and these filters" in same["next"]
+        assert (await ask(text="a pear", session=session, repeats="query"))["returned"] == 10
         hidden = await ask(seen=[hit["id"] for hit in every["hits"]], repeats="allow")
         assert hidden["returned"] == 0
         assert "in seen or excluded" in hidden["next"]
+        everything = SearchOutcome(session, "demo", (), 9, 0, HiddenCounts(seen=9), "", short_reason="all_seen")
+        assert search_answer(everything, SearchRequest(session=session)).body["next"] == (
+            'Nothing is left in this session, whatever the text: use repeats "allow" to see it again, or omit session to start anew.'
+        )
         like = await call(client, "clip_search", like=[1221], n=2)
         left_out = like["hidden"]["seen"] + like["hidden"]["excluded"] + like["hidden"]["filtered"]
         assert left_out + like["returned"] + like["unseen_left"] == like["matching"]
