@@ -28,6 +28,7 @@ _KIND_OF_TYPE: dict[str, Kind] = {
     "timestamp": "timestamp",
     "json": "json",
 }
+_LOOKED_AT = frozenset(("medias", "tagsets", "taggings", "tags", "tag_types", *(f"{name}_tags" for name in _KIND_OF_TYPE)))
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,11 @@ def read_schema(database: Database) -> Schema:
         CatalogError: it is no SQLite file, or a table or column is missing without which nothing works.
     """
     names = {str(name).casefold(): str(name) for (name,) in database.rows("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")}
-    columns = {key: _columns(database, name) for key, name in names.items()}
-    _require(database, columns, "medias", "id")
-    _require(database, columns, "tagsets", "id", "name")
-    _require(database, columns, "taggings", "media_id", "tag_id")
+    # of no others: a view of a table that is gone, or a table of a module that is not there, cannot be looked at
+    columns = {key: _columns(database, name) for key, name in names.items() if key in _LOOKED_AT}
+    _require(database, names, columns, "medias", "id")
+    _require(database, names, columns, "tagsets", "id", "name")
+    _require(database, names, columns, "taggings", "media_id", "tag_id")
     tables = _value_tables(names, columns)
     findings: list[str] = []
     tagsets = _tagsets(database, columns, tables, findings)
@@ -110,17 +112,18 @@ def _quoted(name: str) -> str:
 
 
 def _columns(database: Database, table: str) -> dict[str, str]:
-    return {str(name).casefold(): str(name) for (name,) in database.rows("SELECT name FROM pragma_table_info(?)", table)}
+    """Return the columns of `table`, those among them that SQLite computes, by their folded names."""
+    return {str(name).casefold(): str(name) for (name,) in database.rows("SELECT name FROM pragma_table_xinfo(?)", table)}
 
 
 def _optional(columns: dict[str, str], name: str | None) -> str:
     return _quoted(columns[name]) if name is not None and name in columns else "NULL"
 
 
-def _require(database: Database, columns: dict[str, dict[str, str]], table: str, *needed: str) -> None:
+def _require(database: Database, names: dict[str, str], columns: dict[str, dict[str, str]], table: str, *needed: str) -> None:
     where = f"The catalog {database.path}"
     if table not in columns:
-        there = ", ".join(sorted(columns)[:12]) or "no tables"
+        there = ", ".join(sorted(names)[:12]) or "no tables"
         raise CatalogError(f"{where} has no table {table}. It has: {there}. DatabaseFile must be an Exquisitor collection.")
     missing = [column for column in needed if column not in columns[table]]
     if missing:

@@ -278,6 +278,29 @@ def test_an_index_tagset_without_values_says_where_they_belong(tmp_path: Path) -
         Catalog.open(path, 5)
 
 
+def test_what_else_is_in_the_file_may_be_broken(tmp_path: Path) -> None:
+    path = m3.build(tmp_path / "c.db", VIDEO, TYPES)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE VIEW recent AS SELECT * FROM gone")
+        connection.execute("PRAGMA writable_schema = 1")
+        place = "('table', 'places', 'places', 0, 'CREATE VIRTUAL TABLE places USING no_such_module()')"
+        connection.execute(f"INSERT INTO sqlite_master VALUES {place}")
+    with closing(Catalog.open(path, 5)) as catalog:
+        assert catalog.media_of_row.tolist() == [11, -1, 10, 12, -1]
+
+
+def test_computed_columns_are_read_like_others(tmp_path: Path) -> None:
+    path = m3.build(tmp_path / "c.db", VIDEO, TYPES)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("ALTER TABLE medias RENAME COLUMN source TO file")
+        connection.execute("ALTER TABLE medias ADD COLUMN source TEXT AS ('originals/' || file)")
+        connection.execute("ALTER TABLE alphanumerical_tags RENAME COLUMN value TO written")
+        connection.execute("ALTER TABLE alphanumerical_tags ADD COLUMN value TEXT AS (upper(written))")
+    with closing(Catalog.open(path, 5)) as catalog:
+        (item,) = catalog.items_at([2], "full")
+        assert (item.uri, item.tags["caption"]) == ("originals/pictures/10.jpg", ["A DOG"])
+
+
 def test_a_type_name_from_the_data_never_becomes_sql(tmp_path: Path) -> None:
     path = m3.build(tmp_path / "c.db", VIDEO, TYPES)
     with closing(sqlite3.connect(path)) as connection, connection:
