@@ -16,7 +16,7 @@ from mcp_server.stores.database import Database
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """Counts up when an array of the catalog's sets gets another meaning, or is worked out in another way."""
 
 

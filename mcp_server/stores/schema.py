@@ -161,7 +161,11 @@ def _tagsets(
     tagtype = _optional(columns["tagsets"], "tagtype_id")
     tagsets: list[Tagset] = []
     inferred: dict[int, Kind] | None = None
-    for id_, name, type_id in database.rows(f"SELECT id, name, {tagtype} FROM tagsets ORDER BY id"):
+    whole = "ifnull(id = CAST(id AS INTEGER), 0)"  # a comparison with a cast reads text that is a number as one
+    ((lost,),) = database.rows(f"SELECT count(*) FROM tagsets WHERE NOT {whole}")
+    if lost:
+        findings.append(f"{lost} rows of tagsets have no id that is a whole number: they are left out.")
+    for id_, name, type_id in database.rows(f"SELECT id, name, {tagtype} FROM tagsets WHERE {whole} ORDER BY id"):
         type_name = type_names.get(type_id, "")
         kind = _kind_of(type_name)
         if kind is None:
@@ -170,7 +174,7 @@ def _tagsets(
         if kind is None or kind not in tables:
             findings.append(f"tagset {id_} ({name}) is of type {type_name or type_id}, whose values cannot be found: it is left out.")
             kind = None
-        tagsets.append(Tagset(int(id_), str(name), type_id, kind))
+        tagsets.append(Tagset(int(id_), "" if name is None else str(name), type_id, kind))
     return tuple(tagsets)
 
 

@@ -39,7 +39,7 @@ class Tags:
 def read_tags(database: Database, schema: Schema, tagset_ids: Sequence[int], kind: Kind | None) -> tuple[Tags, list[object]]:
     """Return the tags of tagsets of one kind, and their values as stored. A tag that has two values keeps the lower one."""
     source = _source(schema, kind)
-    sql = f"SELECT t, v, s FROM ({source}) WHERE s IN (SELECT value FROM json_each(?)) AND t IS NOT NULL ORDER BY t, v"
+    sql = f"SELECT t, v, s FROM ({source}) WHERE s IN (SELECT value FROM json_each(?)) AND t = CAST(t AS INTEGER) ORDER BY t, v"
     kept: dict[int, tuple[object, int]] = {}
     for tag, value, tagset in database.rows(sql, listed(tagset_ids)):
         kept.setdefault(int(tag), (value, int(tagset)))

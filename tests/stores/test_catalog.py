@@ -278,6 +278,19 @@ def test_an_index_tagset_without_values_says_where_they_belong(tmp_path: Path) -
         Catalog.open(path, 5)
 
 
+def test_rows_without_an_id_cost_no_more_than_themselves(tmp_path: Path) -> None:
+    path = m3.build(tmp_path / "c.db", VIDEO, TYPES)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for table in ("tagsets", "alphanumerical_tags"):
+            as_text(connection, table, "")
+        connection.execute("INSERT INTO tagsets VALUES (NULL, 'lost', 1), ('x', 'lost', 1), (NULL, NULL, NULL), (77, NULL, 1)")
+        connection.execute("INSERT INTO alphanumerical_tags SELECT 'x', 'A cat', tagset_id FROM alphanumerical_tags")
+    with closing(Catalog.open(path, 5)) as catalog:
+        assert {field.name for field in catalog.fields} == {"year", "title", "caption", "tagset 77"}
+        assert "3 rows of tagsets have no id that is a whole number: they are left out." in catalog.findings
+        assert FilterIndex(catalog).evaluate(parse_filter({"caption": "a dog", "year": 2020})).count == 1
+
+
 def test_what_else_is_in_the_file_may_be_broken(tmp_path: Path) -> None:
     path = m3.build(tmp_path / "c.db", VIDEO, TYPES)
     with closing(sqlite3.connect(path)) as connection, connection:
