@@ -23,6 +23,8 @@ LEAST_FIELDS = 20
 FEW_VALUES = 200
 MOST_VALUE = 16
 MOST_PAGE_CHARACTERS = int(4_000 * CHARACTERS_PER_TOKEN)
+_BESIDE_FIELDS = 1_500
+"""Characters of a long overview that are kept for what stands beside its fields."""
 
 
 def filter_answer(engine: SearchEngine, question: FilterQuestion, waiting: Waiting | None = None) -> Answer:
@@ -70,12 +72,21 @@ def _overview(collection: Collection, found: Overview, mask: NDArray[np.bool_] |
     """Return every field, with as many of its commonest values as fit.
 
     Room goes first to fields that many items share a value of, since those are what one filters on: one value each, then a second, up to
-    five; what is left goes to the others. `used` characters are taken already.
+    five; what is left goes to the others. Of hundreds of fields, those that most items have are listed. `used`
+    characters are taken already.
     """
-    lines = [_summary(field, found.total) for field in found.fields]
+    fields = found.fields
+    lines = [_summary(field, found.total) for field in fields]
+    while len(compact(lines)) > MOST_PAGE_CHARACTERS - _BESIDE_FIELDS and len(fields) > 1:
+        commonest = sorted(range(len(fields)), key=lambda at: -fields[at].items)[: len(fields) // 2]
+        fields = [fields[at] for at in sorted(commonest)]
+        lines = [_summary(field, found.total) for field in fields]
     body: Json = {"fields": lines, "example": example_filter(collection.filters, mask)}
-    room = int(OVERVIEW_TOKENS / LEAST_FIELDS * max(LEAST_FIELDS, len(lines) - 4) * CHARACTERS_PER_TOKEN) - len(compact(body)) - used
-    named = [(line, _worth_naming(field), field.distinct) for line, field in zip(lines, found.fields, strict=True)]
+    if len(fields) < len(found.fields):
+        body["next"] = f"These are the fields that most items have; {len(found.fields) - len(fields):,} more can be named in field."
+    fitting = int(OVERVIEW_TOKENS / LEAST_FIELDS * max(LEAST_FIELDS, len(lines) - 4) * CHARACTERS_PER_TOKEN)
+    room = min(fitting, MOST_PAGE_CHARACTERS) - len(compact(body)) - used
+    named = [(line, _worth_naming(field), field.distinct) for line, field in zip(lines, fields, strict=True)]
     for few in (True, False):
         for place in range(TOP_VALUES):
             for line, values, distinct in named:

@@ -20,6 +20,8 @@ from mcp_server.domain.search import SearchOutcome, SearchRequest, WeightedText
 from mcp_server.domain.session import SessionChange
 from mcp_server.engine.search import SearchEngine
 from mcp_server.errors import CollectionError, EncoderError, UnknownCollectionError, UnknownSessionError, UnknownValueError
+from mcp_server.protocol.arguments import filter_question
+from mcp_server.protocol.filter_answers import filter_answer
 from mcp_server.stores.facets import overview
 from tests import m3
 from tests.engine.toys import WordEncoder, open_world, vector_of, videos, write_collection
@@ -311,3 +313,17 @@ def test_the_same_call_gives_the_same_answer(engine: SearchEngine) -> None:
     first, second = ask(engine, "big", n=30), ask(engine, "big", n=30)
     assert ids(first) == ids(second)
     assert [hit.score for hit in first.hits] == [hit.score for hit in second.hits]
+
+
+def test_an_overview_of_hundreds_of_fields_lists_those_that_most_items_have(tmp_path: Path) -> None:
+    tags: list[dict[str, list[m3.Value]]] = [{f"Field {number}": ["some"] for number in range(0, 400, step)} for step in (1, 10)]
+    media = [(m3.Media(10 + row, row, tags=each), "red") for row, each in enumerate(tags)]
+    (tmp_path / "toys").mkdir()
+    write_collection(tmp_path / "toys", media)
+    with closing(open_world(tmp_path, WordEncoder())) as engine:
+        told = filter_answer(engine, filter_question({}))
+        named = [field["name"] for field in told.body["fields"]]
+        assert len(told.text) <= 4_000 * 3.3
+        assert {f"Field {number}" for number in range(0, 400, 10)} <= set(named)
+        assert f"; {400 - len(named)} more can be named in field." in told.body["next"]
+        assert filter_answer(engine, filter_question({"field": "field 399"})).body["field"]["values"] == {"some": 1}
