@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from mcp_server.errors import IngestError
+from mcp_server.stores.sqlite_uri import uri_of
 
 EMBEDDINGS_FILE = "embeddings.zarr.zip"
 CATALOG_FILE = "collection.db"
@@ -82,7 +83,7 @@ def missing(destination: Path) -> list[str]:
 
 def _has_medias(catalog: Path) -> bool:
     try:
-        with closing(sqlite3.connect(f"{catalog.absolute().as_uri()}?mode=ro", uri=True)) as opened:
+        with closing(sqlite3.connect(f"{uri_of(catalog.absolute())}?mode=ro", uri=True)) as opened:
             return opened.execute("SELECT 1 FROM medias LIMIT 1").fetchone() is not None
     except sqlite3.Error:  # it is not there, or damaged
         return False

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mcp_server.errors import CatalogBusyError, CatalogError, CatalogReplacedError
 from mcp_server.stores.content import Content, content_of
 from mcp_server.stores.sqlite_errors import code_of
+from mcp_server.stores.sqlite_uri import uri_of
 
 logger = logging.getLogger(__name__)
 
@@ -264,8 +265,7 @@ class Database:
         return connection
 
     def _opened(self, options: str) -> sqlite3.Connection:
-        # as_uri percent-encodes the characters that mean something in a URI: ? # %
-        uri = self.path.as_uri() + options
+        uri = uri_of(self.path) + options
         connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         connection.text_factory = _text
         return connection

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from contextlib import closing
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from mcp_server.errors import CatalogBusyError, CatalogError, CatalogReplacedErr
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.database import Database
 from mcp_server.stores.filter_index import FilterIndex
+from mcp_server.stores.sqlite_uri import uri_of
 from tests import m3
 
 MEDIAS = [m3.Media(1, 0, tags={"color": ["red"]}), m3.Media(2, 1, tags={"color": ["blue"]})]
@@ -45,6 +46,20 @@ def test_the_file_is_byte_identical_and_nothing_is_left_beside_it(tmp_path: Path
 @pytest.mark.parametrize("name", ["a b.db", "50% #1?.db", "Ünï.db", "x'y.db", "file:c.db"])
 def test_awkward_file_names_open(tmp_path: Path, name: str) -> None:
     use(m3.build(tmp_path / "fold#er ?" / name, MEDIAS))
+
+
+@pytest.mark.parametrize(
+    ("path", "uri"),
+    [
+        (PureWindowsPath("C:/pictures/50% #1?.db"), "file:///C:/pictures/50%25%20%231%3F.db"),
+        (PureWindowsPath("//server/share/a b.db"), "file:////server/share/a%20b.db"),
+        (PurePosixPath("/pictures/a b.db"), "file:///pictures/a%20b.db"),
+    ],
+)
+def test_a_file_of_a_network_share_has_an_address_that_names_no_machine(path: PurePath, uri: str) -> None:
+    assert uri_of(path) == uri
+    with pytest.raises(sqlite3.OperationalError, match="unable to open"):  # since it is not there; not "invalid uri authority"
+        sqlite3.connect(f"{uri}?mode=ro", uri=True)
 
 
 @pytest.mark.parametrize("mode", ["delete", "wal"])
