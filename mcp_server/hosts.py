@@ -219,7 +219,7 @@ def _tool_names(process: subprocess.Popen[bytes], lines: list[dict[str, Any]]) -
 
 def _read(file: Path) -> str | None:
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return file.read_bytes().decode("utf-8-sig")  # line ends as they are
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
@@ -244,10 +244,11 @@ def _entered(document: Mapping[str, Any], key: str, name: str, entry: Entry, bef
 
 
 def _written(document: Mapping[str, Any], before: str | None) -> str:
-    """Return `document` as JSON, indented as the text before was."""
+    """Return `document` as JSON, indented as the text before was and with its line ends."""
     lines = (before or "").splitlines()
     indent = next((line[: len(line) - len(line.lstrip())] for line in lines if line.lstrip() != line and line.strip()), "  ")
-    return json.dumps(document, indent=indent, ensure_ascii=False) + "\n"
+    text = json.dumps(document, indent=indent, ensure_ascii=False) + "\n"
+    return text.replace("\n", "\r\n") if "\r\n" in (before or "") else text
 
 
 def _replaced(file: Path, before: str | None, after: str) -> Path | None:
@@ -257,7 +258,7 @@ def _replaced(file: Path, before: str | None, after: str) -> Path | None:
     try:
         saved = _saved(file, before) if before is not None else None
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(after, encoding="utf-8")
+        temporary.write_text(after, encoding="utf-8", newline="")
         if before is not None:
             temporary.chmod(target.stat().st_mode & 0o7777)
         temporary.replace(target)
@@ -273,7 +274,7 @@ def _saved(file: Path, text: str) -> Path:
     taken = {path.name for path in _backups(file)}
     names = [f"{file.name}.{stamp}{suffix}.bak" for suffix in ("", *(f"-{number}" for number in range(1, 100)))]
     backup = file.with_name(next(name for name in names if name not in taken))
-    backup.write_text(text, encoding="utf-8")
+    backup.write_text(text, encoding="utf-8", newline="")
     backup.chmod(file.stat().st_mode & 0o7777)
     return backup
 

@@ -48,20 +48,22 @@ def test_each_host_is_entered_once_and_undone(name: str, home: Path, capsys: pyt
     assert "nothing to remove" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("text", [OTHERS, OTHERS.replace("    ", "\t") + "\n\n", '{"mcpServers":{}}', "{}"])
+@pytest.mark.parametrize("text", [OTHERS, OTHERS.replace("    ", "\t") + "\n\n", OTHERS.replace("\n", "\r\n"), '{"mcpServers":{}}', "{}"])
 def test_other_entries_stay_and_removing_brings_back_the_very_file(text: str, tmp_path: Path) -> None:
     host, file = HOSTS["cursor"], tmp_path / "mcp.json"
-    file.write_text(text, encoding="utf-8")
+    file.write_bytes(text.encode())
     file.chmod(0o600)
     backup = install(host, file, "clip-search", ENTRY)
     assert backup is not None
-    assert backup.read_text(encoding="utf-8") == text
-    entered = json.loads(file.read_text(encoding="utf-8"))
+    assert backup.read_bytes() == text.encode()
+    lines = file.read_bytes().decode().split("\n")
+    assert all(line.endswith("\r") == ("\r\n" in text) for line in lines[:-1])
+    entered = json.loads("\n".join(lines))
     assert entered["mcpServers"].pop("clip-search") == ENTRY
     assert entered == {"mcpServers": {}, **json.loads(text)}
     assert (file.stat().st_mode & 0o777, backup.stat().st_mode & 0o777) == (0o600, 0o600)
     remove(host, file, "clip-search")
-    assert file.read_text(encoding="utf-8") == text
+    assert file.read_bytes() == text.encode()
 
 
 def test_what_was_changed_since_survives_the_removal(tmp_path: Path) -> None:
