@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import os
 import signal
 import socket
 import threading
@@ -37,7 +38,7 @@ def serve_http(server: MCPServer[Any], settings: Settings, host: str, port: int)
     """
     logging.getLogger("mcp.server.streamable_http").addFilter(_is_no_farewell)
     app = http_app(server, settings, host)
-    listener = _listening(host, port)
+    listener = listening(host, port)
     shown = f"[{host}]" if ":" in host else host
     logger.info("http.listening url=http://%s:%d/mcp", shown, listener.getsockname()[1])
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -149,11 +150,17 @@ class BearerToken:
         await self._app(scope, receive, send)
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def listening(host: str, port: int, system: str = os.name) -> socket.socket:
+    """Return a socket that listens on `host` and `port`, which nobody else does.
+
+    Raises:
+        ConfigError: it is in use, or there is no such address.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if system == "posix":  # on Windows it means that several may listen on one port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(128)
     except (OSError, OverflowError) as error:

@@ -17,6 +17,8 @@ import pytest
 from mcp import Client
 
 from mcp_server.config import demo_folder
+from mcp_server.errors import ConfigError
+from mcp_server.protocol.http import listening
 from tests.process.handshake import INITIALIZE
 
 TOKEN = "only-for-this-test"
@@ -157,6 +159,14 @@ def test_with_a_token_every_request_must_carry_it(folder: Path) -> None:
     assert stopped(process) == 0
     assert (refused.status_code, wrong.status_code, *(one.status_code for one in passed)) == (401, 401, 200, 200, 200)
     assert refused.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(("system", "reuses"), [("posix", True), ("nt", False)])
+def test_an_address_is_taken_over_from_a_server_that_ended_but_never_shared_with_one_that_runs(system: str, reuses: bool) -> None:
+    with listening("127.0.0.1", 0, system) as listener:
+        assert bool(listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)) == reuses
+        with pytest.raises(ConfigError, match="--port"):
+            listening("127.0.0.1", listener.getsockname()[1], system)
 
 
 @pytest.mark.parametrize("port", [None, "99999"])
