@@ -152,7 +152,7 @@ class SideFiles:
     def of(cls, folder: Path, collection: str) -> SideFiles:
         """Return those of `collection` in the folder that all collections share; names that differ have folders that differ."""
         safe = "".join(char if char.isalnum() or char in "-_" else "_" for char in collection)
-        mark = "" if safe == collection.lower() else f".{hashlib.sha256(collection.encode()).hexdigest()[:8]}"
+        mark = "" if safe[:80] == collection.lower() else f".{hashlib.sha256(collection.encode()).hexdigest()[:8]}"
         return cls(folder / f"{safe[:80]}{mark}")
 
     def __init__(self, folder: Path) -> None:

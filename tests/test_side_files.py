@@ -70,6 +70,11 @@ def test_arrays_of_any_type_and_shape_come_back_and_keep_one_file_open(tmp_path:
     assert sorted(path.name for path in found.folder.iterdir()) == ["about.json", "arrays.bin"]
 
 
+@pytest.mark.parametrize(("one", "other"), [("photos", "Photos"), ("a b", "a_b"), ("a" * 81, "a" * 82)])
+def test_collections_of_different_names_have_different_folders(one: str, other: str, tmp_path: Path) -> None:
+    assert SideFiles.of(tmp_path, one).folder.name.lower() != SideFiles.of(tmp_path, other).folder.name.lower()
+
+
 def test_a_newer_set_replaces_the_older_one_and_leaves_others_alone(tmp_path: Path) -> None:
     files = SideFiles(tmp_path)
     with files.writing("rows-small", {"key": 1}) as draft:
