@@ -50,7 +50,7 @@ def _write(output: Path, text: str) -> None:
             file.write(text)
         return
     target = output.resolve()
-    temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.new")
+    temporary = target.with_name(f".{target.name[:50]}.{os.getpid()}.new")
     try:
         with temporary.open("w", encoding="utf-8", newline="") as file:
             file.write(text)

@@ -328,6 +328,7 @@ def test_the_command_line_exports_a_session_and_never_overwrites_unasked(
     assert "No space left" in capsys.readouterr().err
     assert out.read_text(encoding="utf-8") == before
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".new"] == []
+    assert main(["export", found.session, "--output", str(tmp_path / f"{'写' * 80}.csv")]) == 0  # 244 bytes of the 255 a name may have
     assert main(["export", "s_nothing"]) == 2
 
 
