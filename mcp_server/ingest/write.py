@@ -118,7 +118,8 @@ def check_writable(folder: Path, file: Path, option: str) -> None:
     Raises:
         IngestError: with what to do.
     """
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+    # on Windows not even the drive has to be there
+    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         what = "may not be written" if there.is_dir() else "is no folder"
         raise IngestError(f"Cannot write {file}: {there} {what}. Name another with {option}.")

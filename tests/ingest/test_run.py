@@ -21,6 +21,7 @@ from mcp_server.indexes.embeddings import load_embeddings
 from mcp_server.ingest.report import IngestReport
 from mcp_server.ingest.run import ingest_folder
 from mcp_server.ingest.wishes import Options
+from mcp_server.ingest.write import check_writable
 from mcp_server.ingest.write_archives import stored_dtype, thumbnail_name, write_embeddings
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.thumbnails import PictureStore
@@ -218,6 +219,15 @@ def test_a_file_that_one_may_not_write_is_named_before_the_work(pictures: Path, 
     with pytest.raises(IngestError, match=f"Cannot write .*locked may not be written. Name another with {option}"):
         ingest_folder(pictures, pictures.parent / "toys", config_file, "toys", "M", options=options, encoder=ColourEncoder())
     assert not (pictures.parent / "toys").exists()
+
+
+def test_a_file_on_a_drive_that_is_not_there_is_named() -> None:
+    class OnNoDrive(type(Path())):
+        def exists(self, **_: bool) -> bool:
+            return False
+
+    with pytest.raises(IngestError, match=r"Cannot write .*config\.ini: .*photos is no folder\. Name another with --config"):
+        check_writable(OnNoDrive("/photos"), OnNoDrive("/photos/config.ini"), "--config")
 
 
 def test_a_folder_that_cannot_be_listed_is_said_so(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
