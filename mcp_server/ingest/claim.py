@@ -35,9 +35,9 @@ def alone(destination: Path) -> Generator[None]:
         yield
     finally:
         lock.release()
-        if [left.name for left in folder.iterdir()] == [_LOCK]:  # nothing is remembered here
+        if all(left.name == _LOCK for left in folder.iterdir()):  # nothing is remembered here
             with suppress(OSError):
-                (folder / _LOCK).unlink()
+                (folder / _LOCK).unlink(missing_ok=True)  # on Windows releasing it has done so
                 folder.rmdir()
 
 

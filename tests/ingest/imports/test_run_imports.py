@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 
 from mcp_server.config import load_settings
 from mcp_server.doctor import examine
@@ -285,6 +286,24 @@ def test_an_import_that_fails_late_leaves_the_old_collection_as_it_was(tmp_path:
     bring(tmp_path, some_vectors(tmp_path, 3), lines, replace=True)
     assert len(medias(tmp_path)) == 3
     assert sorted(path.name for path in data.rglob("*")) == ["collection.db", "config.ini", "embeddings.zarr.zip", "mine"]
+
+
+def test_an_import_that_fails_leaves_an_empty_folder_empty_also_where_locks_remove_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class LockOfWindows(FileLock):
+        def _release(self) -> None:
+            super()._release()
+            Path(self.lock_file).unlink()
+
+    monkeypatch.setattr("mcp_server.ingest.claim.FileLock", LockOfWindows)
+    (tmp_path / "data/mine").mkdir(parents=True)
+    lines = demo.write_lines(tmp_path / "m.jsonl", [{"file": "x"}] * 3)
+    with pytest.raises(IngestError, match="column 'photo'"):
+        bring(tmp_path, some_vectors(tmp_path, 3), lines, column="photo")
+    assert list((tmp_path / "data/mine").iterdir()) == []
+    bring(tmp_path, some_vectors(tmp_path, 3), lines)
+    assert sorted(path.name for path in (tmp_path / "data/mine").iterdir()) == ["collection.db", "embeddings.zarr.zip"]
 
 
 def test_replacing_an_ingested_collection_takes_its_ledger_and_thumbnails_away(tmp_path: Path) -> None:
