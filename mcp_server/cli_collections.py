@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shlex
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mcp_server.cli_words import as_typed
 from mcp_server.config import (
     DEFAULT_MODEL,
     LOCAL_DIR,
@@ -319,7 +319,7 @@ def _say_fields(fields: Iterable[Field], left_out: Sequence[str], remarks: Itera
 
 
 def _say_try(place: _Place) -> None:
-    print(f'Try: clip-search-mcp search "your words" --config {shlex.quote(str(place.config_file))} --collection {place.name}')
+    print(f'Try: clip-search-mcp search "your words" --config {as_typed(str(place.config_file))} --collection {place.name}')
 
 
 def _say_some(lines: Iterable[str], count: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from collections.abc import Callable
 _FILTERS = "`clip-search-mcp filters`"
 
 _WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
-    (r'Call describe_filters with field "(.+)" for all', lambda found: f"Run `clip-search-mcp filters {shlex.quote(found[1])}` for all"),
+    (r'Call describe_filters with field "(.+)" for all', lambda found: f"Run `clip-search-mcp filters {as_typed(found[1])}` for all"),
     (r"Call describe_filters", f"Run {_FILTERS}"),
     (r"describe_filters", _FILTERS),
     (r" To see more, page on with the returned session\.", ""),
@@ -25,6 +26,13 @@ _WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r" Your arguments are fine\.|; (?:try again or )?tell the user\.$| Tell the user\.$", ""),
     (r"(?:Your arguments are fine; )?[Tt]ell the user (?:to|that) (\w)", lambda found: found[1].upper()),
 )
+
+
+def as_typed(argument: str, system: str = os.name) -> str:
+    """Return `argument` as it is typed in a command; the shells of Windows have only double quotes in common."""
+    if system != "nt":
+        return shlex.quote(argument)
+    return argument if re.fullmatch(r"[\w\\/:.-]+", argument) else f'"{argument}"'
 
 
 def for_a_person(text: str) -> str:

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from mcp_server.cli import main
+from mcp_server.cli_words import as_typed
 from mcp_server.config import demo_folder
 from mcp_server.doctor import examine
 from mcp_server.indexes.embeddings import load_embeddings
@@ -76,6 +77,19 @@ def test_what_to_do_next_is_said_in_words_of_the_command_line(capsys: pytest.Cap
     _, out, err = run(capsys, arguments)
     assert words in out + err
     assert "describe_filters" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("argument", "system", "typed"),
+    [
+        (r"C:\photos\config.ini", "nt", r"C:\photos\config.ini"),
+        (r"C:\My photos\config.ini", "nt", r'"C:\My photos\config.ini"'),
+        ("/photos/config.ini", "posix", "/photos/config.ini"),
+        ("/my photos/config.ini", "posix", "'/my photos/config.ini'"),
+    ],
+)
+def test_a_path_in_a_suggestion_is_quoted_as_the_shell_takes_it(argument: str, system: str, typed: str) -> None:
+    assert as_typed(argument, system) == typed
 
 
 def test_a_model_that_does_not_start_is_said_to_a_person() -> None:
