@@ -109,11 +109,19 @@ def _kind(core: Any) -> Kind:
 
 
 def _takes_selectors(core: Any) -> bool:
-    """Tell by trying: IVF with additive quantisers, spectral hashing or PQ refined by a second PQ throws."""
+    """Tell by trying: IVF with additive quantisers, spectral hashing or PQ refined by a second PQ throws.
+
+    What scans a list is asked for first: FAISS before 1.14 makes it in the threads of a search, where its error ends the process.
+    """
     faiss = faiss_library()
     everything = selector_of(np.ones(int(core.ntotal), np.bool_))
+    params = faiss.SearchParametersIVF(sel=everything, nprobe=1)
     try:
-        core.search(np.zeros((1, int(core.d)), np.float32), 1, params=faiss.SearchParametersIVF(sel=everything, nprobe=1))
+        try:
+            core.get_InvertedListScanner(False, everything, params)
+        except TypeError:  # before 1.11 it takes no parameters
+            core.get_InvertedListScanner(False, everything)
+        core.search(np.zeros((1, int(core.d)), np.float32), 1, params=params)
     except RuntimeError:
         return False
     return True

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mcp_server.errors import CollectionError, IndexMismatchError
+from mcp_server.indexes import faiss_file
 from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.exact import ExactIndex
 from mcp_server.indexes.faiss_index import FaissIndex
@@ -119,6 +120,20 @@ def test_the_queue_grows_with_the_rows_asked_for(rows: NDArray, embeddings: Embe
     index = FaissIndex(write_faiss("HNSW16", rows, tmp_path / "i"), embeddings)
     assert index.search(rows[0], 10, NOTHING).approximation == "hnsw ef=128"
     assert index.search(rows[0], 300, NOTHING).approximation == "hnsw ef=1200"
+
+
+@pytest.mark.parametrize("arguments", [2, 3])
+def test_a_type_that_cannot_leave_rows_out_is_not_searched_to_find_that_out(arguments: int) -> None:
+    class Core:
+        ntotal, d = 3, 2
+
+        def get_InvertedListScanner(self, *given: object) -> None:  # noqa: N802 - as FAISS calls it
+            raise RuntimeError("'!sel' failed") if len(given) == arguments else TypeError("of another version")
+
+        def search(self, *_: object, **__: object) -> None:
+            raise AssertionError("the process would have ended here")
+
+    assert not faiss_file._takes_selectors(Core())
 
 
 @pytest.mark.parametrize("recipe", ["PQ8x4fs", "IVF16,PQ8x4fs", "LSH", "IVF16,RQ2x4", "IVF16,ITQ16,SH1", "IVF16,PQ4+4"])
