@@ -107,10 +107,12 @@ def test_a_second_writer_of_the_same_set_changes_nothing(tmp_path: Path) -> None
     files = SideFiles(tmp_path)
     write(files, 1, 1.0)
     found = files.read("rows", {"key": 1})
+    assert found is not None
+    before = found.folder.stat().st_ino
     write(files, 1, 1.0)
     again = files.read("rows", {"key": 1})
-    assert found is not None
     assert again is not None
+    assert again.folder.stat().st_ino == before
     assert np.array_equal(found.arrays["large"], again.arrays["large"])
 
 
