@@ -177,6 +177,17 @@ def ini_parser() -> configparser.ConfigParser:
     return parser
 
 
+def wrong_with(file: Path) -> str | None:
+    """Return what is to be said of `file`, whose name comes before it, if nothing can be read there; None if something can."""
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return "does not exist"
+    except OSError as error:  # such as a folder above it that is closed to this user, or a network drive that is gone
+        return f"cannot be reached ({error.strerror})"
+    return None
+
+
 def _parsed(file: Path) -> configparser.ConfigParser:
     parser = ini_parser()
     try:

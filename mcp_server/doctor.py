@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from mcp_server.config import LOCAL_DIR, CollectionConfig, Settings
+from mcp_server.config import LOCAL_DIR, CollectionConfig, Settings, wrong_with
 from mcp_server.encoders.checkpoints import weights_in_folder
 from mcp_server.encoders.models import cache_paths, model_width
-from mcp_server.engine.opening import EmbeddingsReader, open_files, trust_of, width_mismatch, wrong_with
+from mcp_server.engine.opening import EmbeddingsReader, open_files, trust_of, width_mismatch
 from mcp_server.errors import CollectionError, ConfigError
 from mcp_server.side_files import SideFiles
 from mcp_server.stores.catalog import Catalog

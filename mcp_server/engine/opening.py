@@ -12,7 +12,7 @@ from stat import S_ISDIR
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, ref
 
-from mcp_server.config import LOCAL_DIR, CollectionConfig, Settings
+from mcp_server.config import LOCAL_DIR, CollectionConfig, Settings, wrong_with
 from mcp_server.encoders.loading import BackgroundText, text_loader
 from mcp_server.encoders.models import model_width
 from mcp_server.engine.collection import Collection, Media, ScaleFile
@@ -116,17 +116,6 @@ def open_collection(
         audit=AuditLog(config.log_directory, config.name) if config.log_directory else None,
         on_close=opened.vectors.close if opened.vectors is not None else None,
     )
-
-
-def wrong_with(file: Path) -> str | None:
-    """Return what is to be said of `file`, whose name comes before it, if nothing can be read there; None if something can."""
-    try:
-        file.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return "does not exist"
-    except OSError as error:  # such as a folder above it that is closed to this user, or a network drive that is gone
-        return f"cannot be reached ({error.strerror})"
-    return None
 
 
 def _index(config: CollectionConfig, settings: Settings, opened: OpenFiles) -> Index:

@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import quote
 
+from mcp_server.config import wrong_with
+
 try:
     from lzma import LZMAError
 except ImportError:  # a Python that was built without it unpacks no such entries
@@ -42,14 +44,12 @@ class PictureStore(ABC):
         if not base:
             return NoPictures("")
         path = Path(base)
-        try:
-            if path.is_dir():
-                return FolderPictures(path)
-            if path.is_file():
-                return ZipPictures(path) if zipfile.is_zipfile(path) else NoPictures(f"{base} is neither a folder nor a zip")
-        except OSError as error:  # a disk that has gone, a folder above that may not be entered
-            return NoPictures(f"{base} cannot be reached ({error.strerror})")
-        return NoPictures(f"{base} does not exist")
+        wrong = wrong_with(path)
+        if wrong is not None:
+            return NoPictures(f"{base} {wrong}")
+        if path.is_dir():
+            return FolderPictures(path)
+        return ZipPictures(path) if path.is_file() and zipfile.is_zipfile(path) else NoPictures(f"{base} is neither a folder nor a zip")
 
     @property
     def problem(self) -> str | None:
