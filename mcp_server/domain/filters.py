@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -124,6 +125,12 @@ def folded(text: str) -> str:
     return text.lower() if text.isascii() else unicodedata.normalize("NFC", text.casefold())
 
 
+def folded_values(values: Sequence[Scalar]) -> list[str]:
+    """Return how each of `values` is compared with text values."""
+    # plain text first, without a call for each: a list may hold thousands
+    return [one.lower() if type(one) is str and one.isascii() else folded(scalar_text(one)) for one in values]
+
+
 def scalar_text(value: Scalar) -> str:
     """Return a value as it reads in a text field: true and false for booleans, no trailing `.0` on whole numbers."""
     if isinstance(value, bool):
@@ -172,8 +179,7 @@ def _name(field: str) -> str:
 
 
 def _values_form(node: AnyOf | AllOf) -> list[object]:
-    # plain text first, without a call for each: a list may hold thousands
-    values = sorted({one.lower() if type(one) is str and one.isascii() else folded(scalar_text(one)) for one in node.values})
+    values = sorted(set(folded_values(node.values)))
     word = "any" if isinstance(node, AnyOf) or len(values) == 1 else "all"
     return [word, _name(node.field), *values]
 

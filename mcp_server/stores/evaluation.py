@@ -30,7 +30,7 @@ from mcp_server.stores.columns import Texts
 from mcp_server.stores.field_data import FieldData
 from mcp_server.stores.field_store import FieldStore
 from mcp_server.stores.latest import Latest
-from mcp_server.stores.postings import spans_of, spans_of_owners
+from mcp_server.stores.postings import Ints, spans_of, spans_of_owners
 from mcp_server.stores.sentences import SPELLED_OUT, Sentence, joined, negated, values_sentence
 from mcp_server.stores.slices import range_slice, value_slices, wrong_kind
 
@@ -125,7 +125,8 @@ class Evaluator:
         slices = value_slices(data, node.values)
         every = isinstance(node, AllOf)
         if every:
-            bits = self._joined([data.values.union(spans_of([span])) for span in dict.fromkeys(slices)], every=True)
+            distinct = dict.fromkeys(map(tuple, slices.tolist()))
+            bits = self._joined([data.values.union(spans_of(np.array([one]))) for one in distinct], every=True)
         else:
             bits = data.values.union(spans_of(slices))
         return Passed(bits, _values_sentence(data, node, slices))
@@ -133,7 +134,7 @@ class Evaluator:
     def _between(self, node: Between) -> Passed:
         data = self._data(node.field)
         bounds = {word: value for word, _ in _SYMBOLS if (value := getattr(node, word)) is not None}
-        return Passed(data.values.union(spans_of([range_slice(data, bounds)])), _range_sentence(data.field.name, bounds))
+        return Passed(data.values.union(spans_of(np.array([range_slice(data, bounds)]))), _range_sentence(data.field.name, bounds))
 
     def _contains(self, node: Contains) -> Passed:
         data = self._data(node.field)
@@ -177,7 +178,7 @@ class Evaluator:
         bounds = {word: value for word, value in given if value is not None}
         start, stop = range_slice(data, bounds)
         if len(field.tagset_ids) == 1:
-            bits = data.values.union(spans_of([(start, stop)]))
+            bits = data.values.union(spans_of(np.array([(start, stop)])))
         else:
             inside = (data.value_of_tag >= start) & (data.value_of_tag < stop) & (data.tags.tagsets == node.tagset_id)
             bits = data.with_tags(np.flatnonzero(inside))
@@ -187,11 +188,11 @@ class Evaluator:
         return self._store.data(self._store.field(name))
 
 
-def _values_sentence(data: FieldData, node: AnyOf | AllOf, slices: list[tuple[int, int]]) -> Sentence:
+def _values_sentence(data: FieldData, node: AnyOf | AllOf, slices: Ints) -> Sentence:
     """Return the sentence for values that stand at `slices`: texts as they are stored, all else as the caller wrote it."""
     if isinstance(data.keys, Texts):
-        distinct = list(dict.fromkeys(slices))
-        named = [data.shown[at] for at, _ in distinct[:SPELLED_OUT]]
+        distinct = list(dict.fromkeys(slices[:, 0].tolist()))
+        named = [data.shown[at] for at in distinct[:SPELLED_OUT]]
     else:
         distinct = list(dict.fromkeys(clipped(scalar_text(value)) for value in node.values))
         named = distinct[:SPELLED_OUT]

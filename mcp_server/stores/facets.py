@@ -13,7 +13,7 @@ from mcp_server.stores.columns import Texts
 from mcp_server.stores.field_data import FieldData
 from mcp_server.stores.fields import Field
 from mcp_server.stores.filter_index import FilterIndex
-from mcp_server.stores.postings import spans_of
+from mcp_server.stores.postings import spans_of_owners
 from mcp_server.stores.schema import Kind
 from mcp_server.stores.values import RANGE_KINDS
 
@@ -149,9 +149,9 @@ def example_filter(filter_index: FilterIndex, among: Mask | None = None) -> dict
         return {} if not ranges else _range_example(ranges[0], among)
     first = texts[0]
     counts = first.values.counts(among)
-    best = _by_count(counts)[:2].tolist()
-    chosen = [scalar_text(first.shown[at]) for at in best]
-    mask = mask_of_bits(first.values.union(spans_of((at, at + 1) for at in best)), len(filter_index.catalog.mapped))
+    best = _by_count(counts)[:2]
+    chosen = [scalar_text(first.shown[at]) for at in best.tolist()]
+    mask = mask_of_bits(first.values.union(spans_of_owners(np.sort(best))), len(filter_index.catalog.mapped))
     if among is not None:
         mask &= among
     example: dict[str, object] = {first.field.name: chosen if len(chosen) > 1 else chosen[0]}

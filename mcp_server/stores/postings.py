@@ -6,7 +6,6 @@ of any owners is a few operations on bits and a short list of rows, and the unio
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -116,24 +115,33 @@ class Postings:
         return np.flatnonzero((span >= 0) & (spans[span, 1] >= self.blocks.stops))
 
 
-def spans_of(slices: Iterable[tuple[int, int]]) -> Ints:
-    """Return slices in any order as (R, 2) spans, ascending and apart; empty ones are left out."""
-    spans: list[list[int]] = []
-    for start, stop in sorted(slices):
-        if spans and start <= spans[-1][1]:
-            spans[-1][1] = max(spans[-1][1], stop)
-        elif start < stop:
-            spans.append([start, stop])
-    return np.array(spans, dtype=np.int64).reshape(-1, 2)
+def spans_of(slices: Ints) -> Ints:
+    """Return slices, (S, 2) from and up to, in any order, as (R, 2) spans, ascending and apart; empty ones are left out."""
+    slices = slices[slices[:, 0] < slices[:, 1]]
+    if len(slices) < 2:
+        return slices
+    slices = slices[np.argsort(slices[:, 0])]
+    reached = np.maximum.accumulate(slices[:, 1])
+    breaks = np.flatnonzero(slices[1:, 0] > reached[:-1])
+    return np.column_stack((slices[_after(breaks), 0], reached[_up_to(breaks, len(slices))]))
 
 
 def spans_of_owners(owners: Ints) -> Ints:
     """Return owners, ascending and distinct, as (R, 2) spans."""
-    breaks = np.flatnonzero(np.diff(owners) != 1) + 1
     if not len(owners):
         return np.zeros((0, 2), dtype=np.int64)
-    starts, ends = np.concatenate(([0], breaks)), np.concatenate((breaks, [len(owners)])) - 1
-    return np.column_stack((owners[starts], owners[ends] + 1))
+    breaks = np.flatnonzero(np.diff(owners) != 1)
+    return np.column_stack((owners[_after(breaks)], owners[_up_to(breaks, len(owners))] + 1))
+
+
+def _after(breaks: Ints) -> Ints:
+    """Return where stretches begin that end at `breaks`."""
+    return np.concatenate(([0], breaks + 1))
+
+
+def _up_to(breaks: Ints, count: int) -> Ints:
+    """Return where stretches of `count` in all end."""
+    return np.concatenate((breaks, [count - 1]))
 
 
 def build_postings(owners: Ints, rows: Ints, owner_count: int, row_count: int) -> Postings:

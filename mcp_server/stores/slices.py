@@ -9,28 +9,31 @@ from typing import Any, cast
 import numpy as np
 
 from mcp_server.domain.filter_conditions import reversed_range
-from mcp_server.domain.filters import Scalar, folded, scalar_text
+from mcp_server.domain.filters import Scalar, folded_values, scalar_text
 from mcp_server.errors import FilterError, clipped
 from mcp_server.stores.columns import Texts
 from mcp_server.stores.field_data import MORE, FieldData
+from mcp_server.stores.postings import Ints
 from mcp_server.stores.suggestions import unknown_value
 from mcp_server.stores.values import RANGE_KINDS, TAKES, Period, asked_period
 
+_ONE = np.array([0, 1])
 
-def value_slices(data: FieldData, values: Sequence[Scalar]) -> list[tuple[int, int]]:
-    """Return, for each of `values`, the values equal to it, from and up to; empty when a number or time is not there.
+
+def value_slices(data: FieldData, values: Sequence[Scalar]) -> Ints:
+    """Return, for each of `values`, the values equal to it, (V, 2) from and up to; empty when a number or time is not there.
 
     A text that is no value itself stands for the one without the blanks around it, or, if it ends with "…", for the one that begins so:
     long values are shown cut.
     """
     if isinstance(data.keys, Texts):
-        texts = [folded(scalar_text(value)) for value in values]
-        places = [
-            _meant(data, value, text) if at is None else at for value, text, at in zip(values, texts, data.keys.find(texts), strict=True)
-        ]
-        return [(at, at + 1) for at in places]
+        texts = folded_values(values)
+        found = data.keys.find(texts)
+        places = [_meant(data, value, text) if at is None else at for value, text, at in zip(values, texts, found, strict=True)]
+        return np.array(places, dtype=np.int64)[:, None] + _ONE
     periods = [_period(data, value) for value in values]
-    return [(_left(data, period.first), _right(data, period.last)) for period in periods]
+    slices = [(_left(data, period.first), _right(data, period.last)) for period in periods]
+    return np.array(slices, dtype=np.int64).reshape(-1, 2)
 
 
 def range_slice(data: FieldData, bounds: dict[str, Scalar]) -> tuple[int, int]:

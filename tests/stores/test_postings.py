@@ -44,7 +44,7 @@ def test_unions_are_those_of_plain_sets(case: tuple[int, list[set[int]]], data: 
     edges = st.integers(0, len(owners))
     slices = data.draw(st.lists(st.tuples(edges, edges), max_size=5))
     expected = set[int]().union(*(rows for start, stop in slices for rows in owners[start:stop]))
-    assert rows_in(postings, spans_of(slices)) == expected
+    assert rows_in(postings, spans_of(np.array(slices, np.int64).reshape(-1, 2))) == expected
     chosen = sorted(data.draw(st.sets(st.integers(0, len(owners) - 1))))
     assert rows_in(postings, spans_of_owners(np.array(chosen, np.int64))) == set[int]().union(*(owners[one] for one in chosen))
 
@@ -52,7 +52,7 @@ def test_unions_are_those_of_plain_sets(case: tuple[int, list[set[int]]], data: 
 @given(st.integers(0, 40), st.integers(0, 40))
 def test_a_range_of_many_common_values_is_what_each_of_them_has(start: int, stop: int) -> None:
     owners = [{owner, owner + 1, 60} for owner in range(40)]
-    assert rows_in(posted(61, owners), spans_of([(start, stop)])) == set[int]().union(*owners[start:stop])
+    assert rows_in(posted(61, owners), spans_of(np.array([(start, stop)]))) == set[int]().union(*owners[start:stop])
 
 
 def test_unions_in_several_threads_at_once_are_those_of_one() -> None:
@@ -60,7 +60,7 @@ def test_unions_in_several_threads_at_once_are_those_of_one() -> None:
     postings = posted(5_000, owners)
     slices = [(start, start + 17) for start in range(40)] * 5
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda span: rows_in(postings, spans_of([span])), slices))
+        found = list(pool.map(lambda span: rows_in(postings, spans_of(np.array([span]))), slices))
     assert found == [set[int]().union(*owners[start:stop]) for start, stop in slices]
 
 
