@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
-import shutil
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 from mcp_server.config import load_settings
 from mcp_server.errors import ConfigError
 from mcp_server.logs import log_to_stderr
+from mcp_server.whole_files import write_whole
 
 
 def export(options: argparse.Namespace) -> int:
@@ -36,30 +35,14 @@ def export(options: argparse.Namespace) -> int:
         print(text, end="")
         return 0
     try:
-        _write(output, text)
+        if output.exists() and not output.is_file():  # such as /dev/stdout
+            output.write_text(text, encoding="utf-8", newline="")
+        else:
+            write_whole(output, text)
     except OSError as error:
         raise ConfigError(f"{output} cannot be written: {error.strerror}.") from error
     print(f"{len(rows):,} items written to {output}")
     return 0
-
-
-def _write(output: Path, text: str) -> None:
-    """Write `text`, as it is, to `output`; when that fails, what was there before is there still."""
-    if output.exists() and not output.is_file():  # such as /dev/stdout
-        with output.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        return
-    target = output.resolve()
-    temporary = target.with_name(f".{target.name[:50]}.{os.getpid()}.new")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        if target.exists():
-            shutil.copymode(target, temporary)
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def add_session_commands(commands: Any, common: argparse.ArgumentParser) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from mcp_server.errors import ConfigError
+from mcp_server.whole_files import write_whole
 
 Scope = Literal["user", "project"]
 Entry = dict[str, Any]
@@ -252,18 +253,11 @@ def _written(document: Mapping[str, Any], before: str | None) -> str:
 
 
 def _replaced(file: Path, before: str | None, after: str) -> Path | None:
-    """Write `after` in place of the file, whole or not at all; links stay links, and its permissions stay."""
-    target = Path(os.path.realpath(file))
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.new")
+    """Write `after` in place of the file and return the backup of what was there."""
     try:
         saved = _saved(file, before) if before is not None else None
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(after, encoding="utf-8", newline="")
-        if before is not None:
-            temporary.chmod(target.stat().st_mode & 0o7777)
-        temporary.replace(target)
+        write_whole(file, after, with_folder=True)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ConfigError(f"{file} cannot be written: {error.strerror}. Nothing was changed.") from error
     return saved
 

@@ -34,6 +34,8 @@ FORMAT = 3
 _ABOUT = "about.json"
 _TOGETHER = "arrays.bin"
 """One file for most arrays: each file that is mapped keeps one of the few hundred descriptors that a process may have."""
+_NAME_LENGTH = 50
+"""Letters, which may take four bytes each; a disk allows 255 bytes for a name, with what goes before and after."""
 _ALIGNED = 64
 _READ_WHOLE = 4096
 """Files up to so many bytes are read, not mapped; an empty array cannot be mapped at all."""
@@ -150,10 +152,8 @@ class SideFiles:
 
     @classmethod
     def of(cls, folder: Path, collection: str) -> SideFiles:
-        """Return those of `collection` in the folder that all collections share; names that differ have folders that differ."""
-        safe = "".join(char if char.isalnum() or char in "-_" else "_" for char in collection)
-        mark = "" if safe[:80] == collection.lower() else f".{hashlib.sha256(collection.encode()).hexdigest()[:8]}"
-        return cls(folder / f"{safe[:80]}{mark}")
+        """Return those of `collection` in the folder that all collections share."""
+        return cls(folder / name_on_disk(collection))
 
     def __init__(self, folder: Path) -> None:
         """Nothing is read or made yet."""
@@ -221,6 +221,13 @@ class SideFiles:
         for other in self.folder.glob(f"{name}-*"):
             if other != kept and other.name[len(name) + 1 :].isalnum():
                 shutil.rmtree(other, ignore_errors=True)  # who has it mapped goes on reading it
+
+
+def name_on_disk(collection: str) -> str:
+    """Return what files of `collection` are called: any disk takes it, and collections of other names have others."""
+    safe = "".join(char if char.isalnum() or char in "-_" else "_" for char in collection)
+    mark = "" if safe[:_NAME_LENGTH] == collection.lower() else f".{hashlib.sha256(collection.encode()).hexdigest()[:8]}"
+    return f"{safe[:_NAME_LENGTH]}{mark}"
 
 
 def _head(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:

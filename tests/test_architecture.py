@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "mcp_server"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "demo" not in path.relative_to(PACKAGE).parts)
 
 LEVEL = {
-    "errors": 0,
+    **dict.fromkeys(("errors", "whole_files"), 0),
     **dict.fromkeys(("domain", "config", "side_files"), 1),
     **dict.fromkeys(("encoders", "indexes", "stores", "pictures"), 2),
     **dict.fromkeys(("engine", "ingest"), 3),

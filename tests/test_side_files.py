@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_server.side_files import SideFiles
+from mcp_server.stores.relevance_file import cached_file, write_scale
 
 
 def write(files: SideFiles, key: int, value: float) -> None:
@@ -70,9 +71,15 @@ def test_arrays_of_any_type_and_shape_come_back_and_keep_one_file_open(tmp_path:
     assert sorted(path.name for path in found.folder.iterdir()) == ["about.json", "arrays.bin"]
 
 
-@pytest.mark.parametrize(("one", "other"), [("photos", "Photos"), ("a b", "a_b"), ("a" * 81, "a" * 82)])
-def test_collections_of_different_names_have_different_folders(one: str, other: str, tmp_path: Path) -> None:
-    assert SideFiles.of(tmp_path, one).folder.name.lower() != SideFiles.of(tmp_path, other).folder.name.lower()
+@pytest.mark.parametrize(("one", "other"), [("photos", "Photos"), ("a b", "a_b"), ("a" * 81, "a" * 82), ("写" * 300, "写" * 301)])
+def test_collections_of_different_names_have_different_files(one: str, other: str, tmp_path: Path) -> None:
+    names: list[str] = []
+    for collection in (one, other):
+        side, scale = SideFiles.of(tmp_path, collection), cached_file(tmp_path, collection)
+        write(side, 1, 1.0)
+        write_scale(scale, {}, {})
+        names += [side.folder.name.lower(), scale.name.lower()]
+    assert len(set(names)) == 4
 
 
 def test_a_newer_set_replaces_the_older_one_and_leaves_others_alone(tmp_path: Path) -> None:

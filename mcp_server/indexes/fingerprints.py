@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Any, cast
 
 from mcp_server.errors import CollectionError, clipped
+from mcp_server.whole_files import write_whole
 
 _KEY = "embeddings"
 _BYTES = "bytes"
@@ -68,13 +68,7 @@ def note_recall(faiss_file: Path, recall: dict[str, Any]) -> None:
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """Write `content` to `file`, whole or not at all. Raises OSError."""
-    temporary = file.with_name(f"{file.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_whole(file, json.dumps(content, indent=1) + "\n")
 
 
 def noted(faiss_file: Path) -> str | None:

@@ -16,6 +16,7 @@ from filelock import FileLock
 from mcp_server.config import RESERVED_SECTIONS, SECTION_HEADER, ini_parser
 from mcp_server.errors import IngestError
 from mcp_server.ingest.write import writing_file
+from mcp_server.whole_files import write_whole
 
 _TAKEN = ("DEFAULT", *RESERVED_SECTIONS)
 _NAME = re.compile(r"\w[\w-]{0,63}")
@@ -104,24 +105,7 @@ def enter_section(config_file: Path, name: str, values: Mapping[str, str]) -> No
             values = {key: value for key, value in values.items() if key != "IndexType"}
         text = with_section(config_file, name, values)
         with writing_file(config_file, "--config"):
-            write_text(config_file, text)
-
-
-def write_text(config_file: Path, text: str) -> None:
-    """Put `text` in place of `config_file` in one step; a link stays a link."""
-    target = config_file.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as opened:
-            opened.write(text)
-            opened.flush()
-            os.fsync(opened.fileno())
-        Path(temporary).chmod(target.stat().st_mode & 0o777 if target.exists() else 0o644)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+            write_whole(config_file, text, with_folder=True)
 
 
 def _text_of(config_file: Path) -> str:

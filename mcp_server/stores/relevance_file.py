@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
+
+from mcp_server.side_files import name_on_disk
+from mcp_server.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -17,8 +19,7 @@ RELEVANCE_FILE = "relevance.json"
 
 def cached_file(folder: Path, collection: str, name: str = RELEVANCE_FILE) -> Path:
     """Return where the scale of `collection`, or what else is called `name`, is kept in the cache folder."""
-    safe = "".join(char if char.isalnum() or char in "-_" else "_" for char in collection)
-    return folder / f"{safe}.{name}"
+    return folder / f"{name_on_disk(collection)}.{name}"
 
 
 def read_scale(files: Iterable[Path], key: dict[str, Any]) -> dict[str, Any] | None:
@@ -43,11 +44,4 @@ def write_scale(file: Path, key: dict[str, Any], scale: dict[str, Any]) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
-    temporary = file.with_name(f"{file.name}.{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"key": key, "scale": scale}) + "\n", encoding="utf-8")
-        temporary.replace(file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_whole(file, json.dumps({"key": key, "scale": scale}) + "\n", with_folder=True)
