@@ -5,6 +5,8 @@ Loads no model: whether the weights are there is read from disk.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,11 +23,15 @@ from mcp_server.errors import CollectionError, ConfigError
 from mcp_server.side_files import SideFiles
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.filter_index import FilterIndex
+from mcp_server.stores.sessions import SESSIONS_FILE
 
 if TYPE_CHECKING:
     from mcp_server.indexes.embeddings import Embeddings
 
 Level = Literal["ok", "note", "PROBLEM"]
+
+_ROOM_FOR_SESSIONS = 2**18
+"""Bytes that an empty file of sessions and what SQLite keeps beside it take."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,18 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield from _model(model, settings)
     for config in settings.collections:
         yield from _collection(config, settings)
+    yield from _sessions(settings)
+
+
+def _sessions(settings: Settings) -> Iterator[Finding]:
+    file = settings.state_folder / SESSIONS_FILE
+    text = f"The server does not start: sessions cannot be kept in {file}:"
+    if file.exists() and not os.access(file, os.R_OK | os.W_OK):
+        yield Finding("PROBLEM", "sessions", f"{text} this user may not write to it. Make it writable.")
+    elif shutil.disk_usage(settings.state_folder).free < _ROOM_FOR_SESSIONS:
+        yield Finding("PROBLEM", "sessions", f"{text} the disk is full. Make room on it.")
+    else:
+        yield Finding("ok", "sessions", f"kept in {file}")
 
 
 def _model(model: str, settings: Settings) -> Iterator[Finding]:
@@ -117,12 +135,20 @@ def _side_files(config: CollectionConfig, settings: Settings) -> Iterator[Findin
     if settings.side_folder is None:
         return
     side = SideFiles.of(settings.side_folder, config.name)
-    rows, codes = SideVectors(side, config.embeddings_file).there()
+    vectors = SideVectors(side, config.embeddings_file)
+    if damaged := vectors.damaged():
+        text = f"side files: {' and '.join(damaged)} are not as they were written, so searches may miss items."
+        yield Finding("PROBLEM", config.name, f"{text} Delete {side.folder}, start the server again, and check the disk.")
+        return
+    rows, codes = vectors.there()
     needed = "rows and codes" if codes is not None else f"rows; fewer than {CODED_FROM:,} need no codes"
     if rows and codes is not False:
-        yield Finding("ok", config.name, f"side files: {needed}, in {side.folder}")
+        yield Finding("ok", config.name, f"side files: {needed}, each byte as it was written, in {side.folder}")
+        return
+    what = "codes are" if rows else "they are"
+    if obstacle := vectors.obstacle():
+        yield Finding("note", config.name, f"side files: {what} not there and cannot be made, so searches are slower: {obstacle}.")
     else:
-        what = "codes are" if rows else "they are"
         yield Finding("note", config.name, f"side files: {what} not there yet; the next start of the server makes them in {side.folder}")
 
 

@@ -3,7 +3,8 @@
 One *set* of arrays is a folder `NAME-HASH`: `about.json` says which arrays there are, `arrays.bin` holds them one behind the other, and
 those that are larger than memory have a `.npy` file each. HASH is of the *key*, the facts that decide whether the set still fits: a set of
 another key is never read. Nor is one that was damaged or put in another's place: `about.json` has the name of its folder and checksums of
-itself and of `arrays.bin`; of `.npy` files head and size are looked at. A set is written to a temporary folder and renamed when it is
+itself and of all files; reading a set, though, looks only at head and size of `.npy` files, and `SideSet.is_whole` at the rest, which takes
+a third of a second a gigabyte beside what the disk takes. A set is written to a temporary folder and renamed when it is
 whole, and never changed afterwards, so any number of processes may map it. Sets that a newer one of the same name replaces are removed.
 """
 
@@ -19,7 +20,7 @@ import secrets
 import shutil
 import time
 import zlib
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from numpy.typing import DTypeLike, NDArray
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 3
+FORMAT = 4
 """Counts up when the meaning of any array or the layout of a set changes; part of every key."""
 _ABOUT = "about.json"
 _TOGETHER = "arrays.bin"
@@ -43,6 +44,7 @@ _LEFT_SECONDS = 24 * 3600
 _WRITTEN_AT_ONCE = 2 * 2**20
 """A large array is written in whole pieces of so many bytes: a Linux whose file system has large folios keeps it in huge pages then. They
 are mapped in a tenth of the time, and some thousand rows here and there are picked out of them in three quarters of it."""
+_CHECKED_AT_ONCE = 8 * 2**20
 
 Arrays = dict[str, NDArray[Any]]
 Place = list[Any]
@@ -58,10 +60,27 @@ class SideSet:
         folder: where it lies.
     """
 
-    def __init__(self, folder: Path, arrays: Arrays, about: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, arrays: Arrays, about: dict[str, Any], sums: Mapping[str, int]) -> None:
         self.folder = folder
         self.arrays = arrays
         self.about = about
+        self._sums = sums
+
+    def is_whole(self, is_wanted: Callable[[], bool] = lambda: True) -> bool:
+        """Read the large arrays and tell whether each byte is as it was written; what `is_wanted` keeps from being read counts as so.
+
+        `is_wanted` is asked every few megabytes.
+        """
+        for name, checksum in self._sums.items():
+            array = self.arrays[name]
+            found, content = zlib.crc32(_head(array.dtype, array.shape)), array.reshape(-1).view(np.uint8)
+            for start in range(0, len(content), _CHECKED_AT_ONCE):
+                if not is_wanted():
+                    return True
+                found = zlib.crc32(content[start : start + _CHECKED_AT_ONCE].data, found)
+            if found != checksum:
+                return False
+        return True
 
 
 class Stream:
@@ -74,6 +93,8 @@ class Stream:
         self._file = file.open("wb")
         self._waiting = memoryview(bytearray(_WRITTEN_AT_ONCE))
         self._filled = 0
+        self.checksum = 0
+        """Of what was written to the file so far."""
         self._write(memoryview(_head(dtype, shape)))
 
     def append(self, rows: NDArray[Any]) -> None:
@@ -86,7 +107,7 @@ class Stream:
     def close(self) -> None:
         """End the file. Raises ValueError if rows are missing, OSError on a full disk."""
         try:
-            self._file.write(self._waiting[: self._filled])
+            self._write_down(self._waiting[: self._filled])
         finally:
             self._file.close()
         if self._left:
@@ -99,8 +120,12 @@ class Stream:
             self._filled += len(some)
             data = data[len(some) :]
             if self._filled == len(self._waiting):
-                self._file.write(self._waiting)
+                self._write_down(self._waiting)
                 self._filled = 0
+
+    def _write_down(self, data: memoryview) -> None:
+        self._file.write(data)
+        self.checksum = zlib.crc32(data, self.checksum)
 
 
 class Draft:
@@ -109,15 +134,14 @@ class Draft:
     def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder
         self._name = name
-        self._streams: list[Stream] = []
+        self._streams: dict[str, Stream] = {}
         self._places: dict[str, Place] = {}
         self.about: dict[str, Any] = {}
         """Facts to keep with the arrays."""
 
     def stream(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> Stream:
         """Return a new array of `shape` that will be called `name`; append all its rows before the draft ends."""
-        stream = Stream(self._folder / f"{name}.npy", shape, np.dtype(dtype))
-        self._streams.append(stream)
+        stream = self._streams[name] = Stream(self._folder / f"{name}.npy", shape, np.dtype(dtype))
         self._places[name] = [np.dtype(dtype).str, list(shape), None]
         return stream
 
@@ -130,11 +154,12 @@ class Draft:
 
     def settle(self) -> None:
         """Bring everything to the disk."""
-        for stream in self._streams:
+        for stream in self._streams.values():
             stream.close()
         together = self._folder / _TOGETHER
         content: dict[str, Any] = {"set": self._name, "about": self.about, "arrays": self._places}
         content["together"] = zlib.crc32(_together(together).data) if together.exists() else 0
+        content["streams"] = {name: stream.checksum for name, stream in self._streams.items()}
         (self._folder / _ABOUT).write_text(json.dumps({**content, "sum": _sum(content)}) + "\n", encoding="utf-8")
         for file in self._folder.iterdir():
             with file.open("r+b") as opened:  # Windows brings nothing to the disk for those who may only read
@@ -142,7 +167,7 @@ class Draft:
 
     def drop(self) -> None:
         """Close what is open, whole or not."""
-        for stream in self._streams:
+        for stream in self._streams.values():
             with suppress(ValueError, OSError):  # on a full disk closing fails as well
                 stream.close()
 
@@ -158,15 +183,18 @@ class SideFiles:
     def __init__(self, folder: Path) -> None:
         """Nothing is read or made yet."""
         self.folder = folder
+        self._passed_over: set[Path] = set()
 
     def read(self, name: str, key: Mapping[str, Any]) -> SideSet | None:
         """Return the set `name` that was made for exactly `key`; None when there is none, or it is damaged (which is logged)."""
         folder = self._folder_of(name, key)
+        if folder in self._passed_over:
+            return None
         try:
             content = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
             if content.pop("sum") != _sum(content) or content["set"] != folder.name:
                 raise ValueError(f"{_ABOUT} is damaged or of another set")
-            return SideSet(folder, _arrays(folder, content["arrays"], content["together"]), content["about"])
+            return SideSet(folder, _arrays(folder, content["arrays"], content["together"]), content["about"], content["streams"])
         except FileNotFoundError:  # another process may be removing it at this moment
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -196,6 +224,13 @@ class SideFiles:
             raise
         self._drop_others(name, final)
 
+    def pass_over(self, name: str) -> None:
+        """Read the sets called `name` that are there no more, so that they are written anew; who has them mapped goes on reading them."""
+        for folder in self._sets(name):
+            self._passed_over.add(folder)
+            with suppress(OSError):  # in a folder that cannot be written it stays for others
+                (folder / _ABOUT).unlink(missing_ok=True)
+
     def sweep(self, name: str = "*", older_than: float = _LEFT_SECONDS) -> None:
         """Remove the drafts of `name`, or of all, that writers who were ended have left: those begun more seconds ago than `older_than`."""
         for left in self.folder.glob(f".{name}-*"):
@@ -212,15 +247,19 @@ class SideFiles:
             if self.read(name, key) is None:
                 shutil.rmtree(final, ignore_errors=True)
                 temporary.rename(final)
+                self._passed_over.discard(final)
         except OSError:
             if self.read(name, key) is None:
                 raise
         shutil.rmtree(temporary, ignore_errors=True)  # still there when another writer was quicker; its set is the same
 
     def _drop_others(self, name: str, kept: Path) -> None:
-        for other in self.folder.glob(f"{name}-*"):
-            if other != kept and other.name[len(name) + 1 :].isalnum():
+        for other in self._sets(name):
+            if other != kept:
                 shutil.rmtree(other, ignore_errors=True)  # who has it mapped goes on reading it
+
+    def _sets(self, name: str) -> list[Path]:
+        return [folder for folder in self.folder.glob(f"{name}-*") if folder.name[len(name) + 1 :].isalnum()]
 
 
 def name_on_disk(collection: str) -> str:

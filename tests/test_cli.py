@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,9 +20,11 @@ from PIL import Image
 
 from mcp_server.cli import main
 from mcp_server.cli_words import as_typed
-from mcp_server.config import demo_folder
+from mcp_server.config import demo_folder, load_settings
 from mcp_server.doctor import examine
 from mcp_server.indexes.embeddings import load_embeddings
+from mcp_server.indexes.side_vectors import SideVectors
+from mcp_server.side_files import SideFiles
 from tests.engine.toys import videos, write_collection
 
 MODEL = f"local-dir:{demo_folder() / 'model'}"
@@ -172,9 +175,45 @@ def test_doctor_names_missing_files_a_damaged_archive_a_wrong_database_and_a_mis
     assert "open_clip_config.json" in problems(capsys, collection(tmp_path / "d", model="local-dir:./nothing"))
 
 
-def test_doctor_reports_what_the_catalog_says_twice(tmp_path: Path) -> None:
-    from mcp_server.config import load_settings
+def test_doctor_tells_whether_side_files_are_there_can_be_made_and_are_whole(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = collection(tmp_path, model="hf-hub:nobody/words")
+    settings = load_settings(config)
 
+    def told() -> str:
+        status, out, _ = run(capsys, ["doctor", "--config", str(config)])
+        assert status == ("PROBLEM" in out)
+        return next(line for line in out.splitlines() if "side files:" in line)
+
+    assert "the next start of the server makes them" in told()
+    side = tmp_path / "search-cache"
+    side.write_text("a file where the folder should be")
+    assert "cannot be made, so searches are slower" in told()
+    assert "is no folder" in told()
+    side.unlink()
+    SideVectors(SideFiles.of(side, "small"), settings.collections[0].embeddings_file).open()
+    assert told().startswith("ok")
+    (rows,) = side.rglob("rows.npy")
+    rows.write_bytes(rows.read_bytes()[:-1] + b"\1")
+    assert "PROBLEM" in told()
+    assert f"Delete {side / 'small'}" in told()
+
+
+def test_doctor_tells_that_sessions_cannot_be_kept(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = collection(tmp_path, model="hf-hub:nobody/words")
+    (tmp_path / "sessions.db").touch()
+    status, out, _ = run(capsys, ["doctor", "--config", str(config)])
+    assert status == 0
+    assert f"kept in {tmp_path / 'sessions.db'}" in out
+    with monkeypatch.context() as system:
+        system.setattr("mcp_server.doctor.os.access", lambda *_: False)
+        assert "sessions.db: this user may not write to it" in problems(capsys, config)
+    monkeypatch.setattr("mcp_server.doctor.shutil.disk_usage", lambda _: SimpleNamespace(free=4096))
+    assert "the disk is full" in problems(capsys, config)
+
+
+def test_doctor_reports_what_the_catalog_says_twice(tmp_path: Path) -> None:
     config = collection(tmp_path)
     with closing(sqlite3.connect(tmp_path / "collection.db")) as db, db:
         (tagset,) = db.execute("SELECT id FROM tagsets WHERE name = 'CLIP Index ID'").fetchone()

@@ -168,6 +168,41 @@ def test_no_bit_can_be_wrong_where_arrays_are_described(tmp_path: Path, name: st
     assert files.read("rows", {"key": 1}) is not None
 
 
+def test_any_byte_of_a_large_array_that_is_not_as_it_was_written_is_found(tmp_path: Path) -> None:
+    files = SideFiles(tmp_path)
+    write(files, 1, 1.0)
+    found = files.read("rows", {"key": 1})
+    assert found is not None
+    assert found.is_whole()
+    file = found.folder / "large.npy"
+    whole = file.read_bytes()
+    for at in (128, 129, 25_000, len(whole) - 1):
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        damaged = files.read("rows", {"key": 1})
+        assert damaged is not None, "reading a set does not read all of it"
+        assert not damaged.is_whole(), at
+        assert damaged.is_whole(lambda: False), "what is not read counts as whole"
+    files.pass_over("rows")
+    assert files.read("rows", {"key": 1}) is None
+    write(files, 1, 1.0)
+    again = files.read("rows", {"key": 1})
+    assert again is not None
+    assert again.is_whole()
+
+
+def test_a_damaged_set_that_cannot_be_removed_is_passed_over_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = SideFiles(tmp_path)
+    write(files, 1, 1.0)
+
+    def refused(_: Path, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    files.pass_over("rows")
+    assert files.read("rows", {"key": 1}) is None
+    assert SideFiles(tmp_path).read("rows", {"key": 1}) is not None
+
+
 def test_a_set_in_the_place_of_another_is_not_taken_for_it(tmp_path: Path) -> None:
     files, others = SideFiles(tmp_path / "one"), SideFiles(tmp_path / "two")
     write(files, 1, 1.0)

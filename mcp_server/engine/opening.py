@@ -56,12 +56,13 @@ def open_engine(settings: Settings, sessions_file: Path | None = None, patience_
         model: background_encoder(model, settings, patience_seconds)
         for model in dict.fromkeys(config.model for config in settings.collections)
     }
+    readers = {config.name: EmbeddingsReader(config, settings.side_folder) for config in settings.collections}
     openers: dict[str, Callable[[], Collection]] = {
-        config.name: partial(open_collection, config, settings, encoders[config.model], EmbeddingsReader(config, settings.side_folder))
+        config.name: partial(open_collection, config, settings, encoders[config.model], readers[config.name])
         for config in settings.collections
     }
     openers |= {name: partial(_refuse, reason) for name, reason in settings.refused}
-    watched = {config.name: partial(stamps, config.embeddings_file, config.faiss_file) for config in settings.collections}
+    watched = {name: reader.stamps for name, reader in readers.items()}
     return SearchEngine(Shelf(openers, watched), Sessions(sessions_file or settings.state_folder / SESSIONS_FILE))
 
 
@@ -198,24 +199,34 @@ class EmbeddingsReader:
     def __init__(self, config: CollectionConfig, side_folder: Path | None) -> None:
         """Read nothing yet. Side files are kept in `side_folder`, if it is given."""
         self._file = config.embeddings_file
+        self._faiss_file = config.faiss_file
         self.side = SideFiles.of(side_folder, config.name) if side_folder is not None else None
-        self._content: dict[str, Any] | None = None
         self._last: ReferenceType[Embeddings] | None = None
+        self._last_of: tuple[dict[str, Any], int] | None = None
+        self._damages = 0
+
+    def stamps(self) -> Hashable:
+        """Return what changes when the vectors, or what searches of them use, have to be opened anew."""
+        return stamps(self._file, self._faiss_file), self._damages
 
     def read(self) -> OpenVectors:
         """Return the embeddings. Raises what `load_embeddings` raises, and _WrittenMeanwhileError when they change meanwhile."""
         from mcp_server.indexes.embeddings import load_embeddings
         from mcp_server.indexes.side_vectors import SideVectors
 
-        vectors = SideVectors(self.side, self._file) if self.side is not None else None
+        vectors = SideVectors(self.side, self._file, self._count_damage) if self.side is not None else None
         content = vectors.content if vectors is not None else content_of(self._file)
-        last = self._last() if self._last is not None and self._content == content else None
+        of = content, self._damages
+        last = self._last() if self._last is not None and self._last_of == of else None
         if last is None:
             last = vectors.open() if vectors is not None else load_embeddings(self._file)
             if content_of(self._file) != content:
                 raise _WrittenMeanwhileError("The embeddings were written to while they were read. Let their writer finish.")
-            self._content, self._last = content, ref(last)
+            self._last_of, self._last = of, ref(last)
         return OpenVectors(last, vectors)
+
+    def _count_damage(self) -> None:
+        self._damages += 1
 
 
 def open_files(config: CollectionConfig, reader: EmbeddingsReader) -> OpenFiles:

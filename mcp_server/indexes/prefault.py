@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import mmap
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,8 @@ def prefault(arrays: Sequence[NDArray[Any]], is_wanted: Callable[[], bool]) -> N
     searches after a start take several times as long as later ones. A gigabyte in the system's cache takes about a tenth of a second, in
     which other threads can run. Nothing is touched where the arrays would fill more than half of the machine's memory.
     """
-    needed = sum(array.nbytes for array in arrays)
-    if needed > _SHARE * _memory():
+    if fill_memory(arrays):
+        needed = sum(array.nbytes for array in arrays)
         logger.info("prefault.left_out bytes=%d They are more than half of the memory; pages are mapped in as searches need them.", needed)
         return
     for array in arrays:
@@ -35,6 +35,11 @@ def prefault(arrays: Sequence[NDArray[Any]], is_wanted: Callable[[], bool]) -> N
             if not is_wanted():
                 return
             np.add.reduce(pages[start : start + _AT_ONCE : mmap.PAGESIZE])
+
+
+def fill_memory(arrays: Iterable[NDArray[Any]]) -> bool:
+    """Tell whether `arrays` would take more than half of the machine's memory."""
+    return sum(array.nbytes for array in arrays) > _SHARE * _memory()
 
 
 def _memory() -> int:

@@ -29,7 +29,7 @@ from mcp_server.indexes.embeddings import Embeddings, checked_count, embeddings_
 from mcp_server.indexes.exact import ExactIndex
 from mcp_server.indexes.fingerprints import content_of
 from mcp_server.indexes.planner import Costs
-from mcp_server.indexes.prefault import prefault
+from mcp_server.indexes.prefault import fill_memory, prefault
 from mcp_server.indexes.projections import Projections
 from mcp_server.indexes.query_axis import Lesson, key_of, with_axis, write_axis
 from mcp_server.indexes.row_file import AT_MOST, RowFile
@@ -40,11 +40,15 @@ logger = logging.getLogger(__name__)
 
 CODED_FROM = 8_192
 """Fewer rows are scored from the rows themselves as quickly as from codes."""
+_IN_ORDER = ("rows", "codes", "axis")
+"""Each is made from those before it."""
 _ROOM = 1.1
 _ASK_AGAIN_SECONDS = 1.0
 _TURN_SECONDS = 120.0
 """How long one waits for another that is laying down the rows, before it lays them down itself."""
 _PREFAULT_AFTER_SECONDS = 0.5
+_CHECK_AFTER_SECONDS = 10.0
+"""By then the first searches, which reading everything would slow down, are over."""
 
 
 def exact_index(embeddings_file: Path, side: SideFiles | None) -> ExactIndex:
@@ -62,15 +66,20 @@ def exact_index(embeddings_file: Path, side: SideFiles | None) -> ExactIndex:
 
 
 class SideVectors:
-    """The side files of one version of a collection's embeddings. Safe to call from several threads."""
+    """The side files of one version of a collection's embeddings. Safe to call from several threads.
 
-    def __init__(self, side: SideFiles, embeddings_file: Path) -> None:
-        """Look at `embeddings_file`; nothing is made yet.
+    What searches map is read through once, in the background, some time after it was opened. Where a byte is not as it was written, the set
+    is passed over from then on, and whoever opens these side files anew is right again.
+    """
+
+    def __init__(self, side: SideFiles, embeddings_file: Path, on_damage: Callable[[], None] | None = None) -> None:
+        """Look at `embeddings_file`; nothing is made yet. `on_damage` is called when what searches use turns out to be damaged.
 
         Raises:
             CollectionError: it cannot be read.
         """
         self._side = side
+        self._on_damage = on_damage
         self._file = embeddings_file
         self._key = content_of(embeddings_file)
         self._is_laid_down = False
@@ -91,6 +100,8 @@ class SideVectors:
         rows = found.arrays["rows"]
         embeddings = embeddings_of(rows, np.array(found.arrays["norms"]), RowFile(rows) if rows.nbytes > AT_MOST else None)
         self._is_laid_down = True
+        if embeddings.file is None:
+            self._check("rows", found)
         log_oddities(embeddings, self._file)
         return embeddings
 
@@ -117,6 +128,23 @@ class SideVectors:
         if rows is not None and len(rows.arrays["rows"]) < CODED_FROM:
             return True, None
         return rows is not None, self._side.read("codes", self._codes_key) is not None
+
+    def damaged(self) -> list[str]:
+        """Return which of the rows and codes that are there are not as they were written. Reads all of them."""
+        keys = {"rows": self._key, "codes": self._codes_key}
+        return [name for name, key in keys.items() if (found := self._side.read(name, key)) is not None and not found.is_whole()]
+
+    def obstacle(self) -> str | None:
+        """Return what keeps rows or codes that are not there from being made; None when nothing does. Writes nothing."""
+        array = find_array(self._file)
+        itemsize = 1 if self.there()[0] else stored_type(array.dtype).itemsize
+        needed = _ROOM * array.shape[0] * array.shape[1] * itemsize
+        folder = next(path for path in (self._side.folder, *self._side.folder.parents) if path.exists())
+        if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+            return f"{folder} may not be written" if folder.is_dir() else f"{folder} is no folder"
+        if (free := shutil.disk_usage(folder).free) < needed:
+            return f"they need {needed / 2**20:,.0f} MiB, and {free / 2**20:,.0f} MiB are free in {folder}"
+        return None
 
     def complete(self) -> None:
         """Wait until the index uses codes, or they turned out not to be needed or not possible."""
@@ -180,6 +208,7 @@ class SideVectors:
         found = self._side.read("codes", self._codes_key)
         if found is None:
             return False
+        self._check("codes", found)
         codes = Codes.of(found)
         costs = self._costs(index, codes)
         projections = codes.projections
@@ -237,6 +266,22 @@ class SideVectors:
                 prefault(arrays, lambda: not self._ended.is_set())
 
         threading.Thread(target=run, name="prefault", daemon=True).start()
+
+    def _check(self, what: str, found: SideSet) -> None:
+        """Read `found`, which is `what`, through, later; if it is damaged, pass over it and what may have been made from it."""
+
+        def run() -> None:
+            if self._ended.wait(_CHECK_AFTER_SECONDS) or fill_memory(found.arrays.values()):
+                return
+            if found.is_whole(lambda: not self._ended.is_set()):
+                return
+            logger.error("side_files.damaged set=%s It is passed over and made anew. Check the disk.", found.folder)
+            for name in _IN_ORDER[_IN_ORDER.index(what) :]:
+                self._side.pass_over(name)
+            if self._on_damage is not None:
+                self._on_damage()
+
+        threading.Thread(target=run, name="check", daemon=True).start()
 
     def _start(self, what: str, work: Callable[[], None]) -> None:
         """Do `work`, which makes `what`, in a thread of its own; whatever keeps it from being done only costs speed."""

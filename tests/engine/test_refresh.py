@@ -33,6 +33,7 @@ from mcp_server.engine.opening import EmbeddingsReader, OpenVectors, background_
 from mcp_server.engine.search import SearchEngine
 from mcp_server.engine.shelf import Shelf
 from mcp_server.errors import CatalogReplacedError, CollectionError
+from mcp_server.indexes import side_vectors
 from mcp_server.indexes.exact import ExactIndex
 from mcp_server.indexes.hybrid import HybridIndex
 from mcp_server.indexes.side_vectors import SideVectors
@@ -94,7 +95,7 @@ class Opener:
         return opened
 
     def engine(self, **options: Any) -> SearchEngine:
-        watched = {"toys": partial(stamps, self.config.embeddings_file, self.config.faiss_file)}
+        watched = {"toys": self.reader.stamps}
         shelf = Shelf({"toys": self}, watched, **{"patience_seconds": PATIENCE, "rest": 0.0} | options)
         return SearchEngine(shelf, Sessions(Path(":memory:")))
 
@@ -476,3 +477,26 @@ def test_rows_in_use_are_not_taken_for_those_that_the_file_holds_now(tmp_path: P
     assert np.array_equal(second.embeddings.rows, turned)
     assert not np.array_equal(first.embeddings.rows, turned)
     assert reader.read().embeddings is second.embeddings
+
+
+def test_searches_are_right_again_when_side_files_turn_out_to_be_damaged(
+    tmp_path: Path, plain: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(tmp_path, FIRST)
+    settings = replace(plain, side_folder=tmp_path / "side")
+    with closing(Opener(tmp_path, WordEncoder(), settings).engine()) as engine:
+        assert ids(engine, "red circle") == [1, 2]
+    (file,) = (tmp_path / "side").rglob("rows.npy")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-64] + whole[-32:] + whole[-64:-32])  # the two rows change places
+    with closing(Opener(tmp_path, WordEncoder(), settings).engine()) as engine:
+        assert ids(engine, "red circle") == [2, 1], "nothing waits for the check"
+    monkeypatch.setattr(side_vectors, "_CHECK_AFTER_SECONDS", 0.0)
+    with closing(Opener(tmp_path, WordEncoder(), settings).engine()) as engine:
+        ids(engine, "red circle")
+        for thread in threading.enumerate():
+            if thread.name == "check":
+                thread.join(PATIENCE)
+        assert ids(engine, "red circle") == [1, 2]
+    assert "side_files.damaged" in caplog.text
+    assert file.read_bytes() == whole

@@ -71,6 +71,31 @@ def test_the_first_opening_makes_the_files_and_the_second_maps_them(file: Path, 
             assert_exact(index, rows, np.arange(SIZE), query, k=50, skip=np.arange(SIZE) % 3 == 0)
 
 
+@pytest.mark.parametrize(("what", "made_anew"), [("rows", ["rows", "codes"]), ("codes", ["codes"])])
+def test_damage_is_found_some_time_after_the_opening_and_mended_by_the_next_one(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, made_anew: list[str]
+) -> None:
+    monkeypatch.setattr(side_vectors, "_CHECK_AFTER_SECONDS", 0.0)
+    opened(file, tmp_path / "side")
+    inodes = {name: next((tmp_path / "side").glob(f"{name}-*")).stat().st_ino for name in ("rows", "codes")}
+    (large,) = (tmp_path / "side").glob(f"{what}-*/{what}.npy")
+    whole = large.read_bytes()
+    large.write_bytes(whole[:-100] + bytes(50) + whole[-50:])
+    side, found = SideFiles(tmp_path / "side"), threading.Event()
+    vectors = SideVectors(side, file, found.set)
+    assert vectors.damaged() == [what]
+    vectors.index(vectors.open(), None)
+    assert found.wait(60)
+    again = SideVectors(side, file)
+    assert again.damaged() == []
+    again.index(again.open(), None)
+    again.complete()
+    assert again.there() == (True, True)
+    assert large.read_bytes() == whole
+    after = {name: next((tmp_path / "side").glob(f"{name}-*")).stat().st_ino for name in ("rows", "codes")}
+    assert [name for name in after if after[name] != inodes[name]] == made_anew
+
+
 def test_few_rows_need_no_codes(tmp_path: Path) -> None:
     index = opened(stored(tmp_path / "e.zip", clustered(1, 300)), tmp_path / "side")
     assert names(tmp_path / "side") == ["rows"]
