@@ -188,6 +188,15 @@ def wrong_with(file: Path) -> str | None:
     return None
 
 
+def not_writable(folder: Path) -> str | None:
+    """Return why no file can be put into `folder`, which may have to be made first; None if one can. Writes nothing."""
+    # on Windows not even the drive has to be there
+    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if not there.is_dir():
+        return f"{there} is no folder"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"{there} may not be written"
+
+
 def _parsed(file: Path) -> configparser.ConfigParser:
     parser = ini_parser()
     try:

@@ -1,6 +1,6 @@
 """`clip-search-mcp doctor`: hold configuration, models, catalogs, embeddings and indexes against each other. Reads, never writes.
 
-Loads no model: whether the weights are there is read from disk.
+Loads no model: whether the weights are there, and whole, is read from disk.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from mcp_server.config import LOCAL_DIR, CollectionConfig, Settings, wrong_with
+from mcp_server.config import LOCAL_DIR, CollectionConfig, Settings, not_writable, wrong_with
+from mcp_server.encoders.cache import read_record
 from mcp_server.encoders.checkpoints import weights_in_folder
 from mcp_server.encoders.models import cache_paths, model_width
 from mcp_server.engine.opening import EmbeddingsReader, open_files, trust_of, width_mismatch
-from mcp_server.errors import CollectionError, ConfigError
+from mcp_server.errors import CollectionError, ConfigError, ModelUnavailableError
 from mcp_server.side_files import SideFiles
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.filter_index import FilterIndex
@@ -79,11 +80,21 @@ def _model(model: str, settings: Settings) -> Iterator[Finding]:
         yield Finding("PROBLEM", "model", str(error))
         return
     paths = cache_paths(model, settings.cache_folder)
-    if paths.metadata.is_file() and paths.weights.is_file():
-        yield Finding("ok", "model", f"{model}, {width} wide, text encoder cached in {paths.weights}")
-    else:
-        wide = f", {width} wide" if width else ""
-        yield Finding("note", "model", f"{model}{wide}, not cached yet: the first search downloads it and writes {paths.weights}")
+    state = "not cached yet"
+    if paths.weights.exists():
+        from mcp_server.encoders.towers import refuse_program
+
+        try:
+            refuse_program(paths.weights)
+        except ModelUnavailableError as error:
+            yield Finding("PROBLEM", "model", error.remedy)
+            return
+        if read_record(paths, model) is not None:
+            yield Finding("ok", "model", f"{model}, {width} wide, text encoder cached in {paths.weights}")
+            return
+        state = "its cache is damaged or was made by another version"
+    wide = f", {width} wide" if width else ""
+    yield Finding("note", "model", f"{model}{wide}, {state}: the first search downloads it and writes {paths.weights}")
 
 
 def _collection(config: CollectionConfig, settings: Settings) -> Iterator[Finding]:
@@ -103,6 +114,8 @@ def _collection(config: CollectionConfig, settings: Settings) -> Iterator[Findin
     for key, base in (("ThumbnailMediaURL", config.thumbnail_base), ("OriginalMediaURL", config.original_base)):
         if base and "://" not in base and (wrong := wrong_with(Path(base))):
             yield Finding("note", config.name, f"{key} {wrong}: {base}")
+    if config.log_directory is not None and (wrong := not_writable(config.log_directory)):
+        yield Finding("PROBLEM", config.name, f"LogDirectory cannot be written; no search is logged: {wrong}. Correct it, or leave it out.")
 
 
 def _contents(config: CollectionConfig, settings: Settings) -> Iterator[Finding]:

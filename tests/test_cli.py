@@ -16,12 +16,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mcp_server.cli import main
 from mcp_server.cli_words import as_typed
 from mcp_server.config import demo_folder, load_settings
 from mcp_server.doctor import examine
+from mcp_server.encoders.models import cache_paths
 from mcp_server.indexes.embeddings import load_embeddings
 from mcp_server.indexes.side_vectors import SideVectors
 from mcp_server.side_files import SideFiles
@@ -211,6 +213,30 @@ def test_doctor_tells_that_sessions_cannot_be_kept(
         assert "sessions.db: this user may not write to it" in problems(capsys, config)
     monkeypatch.setattr("mcp_server.doctor.shutil.disk_usage", lambda _: SimpleNamespace(free=4096))
     assert "the disk is full" in problems(capsys, config)
+
+
+def test_doctor_tells_of_a_text_encoder_that_is_refused_and_of_one_that_is_made_again(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config = collection(tmp_path, model="hf-hub:nobody/words")
+    paths = cache_paths("hf-hub:nobody/words", tmp_path)
+    torch.save(torch.nn.Linear(2, 2), paths.weights)
+    found = problems(capsys, config)
+    assert f"{paths.weights} holds more than plain weights" in found
+    assert "Move or delete it" in found
+    torch.save({"a": torch.zeros(2)}, paths.weights)
+    paths.metadata.write_text("{}")
+    _, out, _ = run(capsys, ["doctor", "--config", str(config)])
+    assert "its cache is damaged or was made by another version: the first search downloads it" in out
+
+
+def test_doctor_tells_that_no_search_is_logged(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = collection(tmp_path, model="hf-hub:nobody/words", LogDirectory="./logs")
+    _, out, _ = run(capsys, ["doctor", "--config", str(config)])
+    assert "LogDirectory" not in out
+    assert not (tmp_path / "logs").exists()
+    (tmp_path / "logs").touch()
+    assert f"LogDirectory cannot be written; no search is logged: {tmp_path / 'logs'} is no folder" in problems(capsys, config)
 
 
 def test_doctor_reports_what_the_catalog_says_twice(tmp_path: Path) -> None:

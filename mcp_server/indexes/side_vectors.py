@@ -22,6 +22,7 @@ import numpy as np
 from filelock import AcquireReturnProxy, FileLock, Timeout
 from numpy.typing import NDArray
 
+from mcp_server.config import not_writable
 from mcp_server.indexes import codes as coding
 from mcp_server.indexes import probes
 from mcp_server.indexes.codes import Codes, CodingStoppedError, write_codes
@@ -139,9 +140,9 @@ class SideVectors:
         array = find_array(self._file)
         itemsize = 1 if self.there()[0] else stored_type(array.dtype).itemsize
         needed = _ROOM * array.shape[0] * array.shape[1] * itemsize
+        if wrong := not_writable(self._side.folder):
+            return wrong
         folder = next(path for path in (self._side.folder, *self._side.folder.parents) if path.exists())
-        if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-            return f"{folder} may not be written" if folder.is_dir() else f"{folder} is no folder"
         if (free := shutil.disk_usage(folder).free) < needed:
             return f"they need {needed / 2**20:,.0f} MiB, and {free / 2**20:,.0f} MiB are free in {folder}"
         return None

@@ -12,6 +12,7 @@ from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from mcp_server.config import not_writable
 from mcp_server.errors import IngestError
 from mcp_server.stores.sqlite_uri import uri_of
 
@@ -118,11 +119,8 @@ def check_writable(folder: Path, file: Path, option: str) -> None:
     Raises:
         IngestError: with what to do.
     """
-    # on Windows not even the drive has to be there
-    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        what = "may not be written" if there.is_dir() else "is no folder"
-        raise IngestError(f"Cannot write {file}: {there} {what}. Name another with {option}.")
+    if wrong := not_writable(folder):
+        raise IngestError(f"Cannot write {file}: {wrong}. Name another with {option}.")
 
 
 def _newest_change(folder: Path) -> float:
