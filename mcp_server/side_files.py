@@ -222,7 +222,7 @@ class SideFiles:
             draft.drop()
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        self._drop_others(name, final)
+        self.drop_outdated(name, key)
 
     def pass_over(self, name: str) -> None:
         """Read the sets called `name` that are there no more, so that they are written anew; who has them mapped goes on reading them."""
@@ -230,6 +230,15 @@ class SideFiles:
             self._passed_over.add(folder)
             with suppress(OSError):  # in a folder that cannot be written it stays for others
                 (folder / _ABOUT).unlink(missing_ok=True)
+
+    def drop_outdated(self, name: str, key: Mapping[str, Any]) -> None:
+        """Remove the sets called `name` that were made for another key; who has them mapped goes on reading them."""
+        for folder in self._outdated(name, key):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def outdated_bytes(self, name: str, key: Mapping[str, Any]) -> int:
+        """Return what `drop_outdated` would free on the disk. Raises OSError when it cannot be seen."""
+        return sum(file.stat().st_size for folder in self._outdated(name, key) for file in folder.iterdir())
 
     def sweep(self, name: str = "*", older_than: float = _LEFT_SECONDS) -> None:
         """Remove the drafts of `name`, or of all, that writers who were ended have left: those begun more seconds ago than `older_than`."""
@@ -253,10 +262,8 @@ class SideFiles:
                 raise
         shutil.rmtree(temporary, ignore_errors=True)  # still there when another writer was quicker; its set is the same
 
-    def _drop_others(self, name: str, kept: Path) -> None:
-        for other in self._sets(name):
-            if other != kept:
-                shutil.rmtree(other, ignore_errors=True)  # who has it mapped goes on reading it
+    def _outdated(self, name: str, key: Mapping[str, Any]) -> list[Path]:
+        return [folder for folder in self._sets(name) if folder != self._folder_of(name, key)]
 
     def _sets(self, name: str) -> list[Path]:
         return [folder for folder in self.folder.glob(f"{name}-*") if folder.name[len(name) + 1 :].isalnum()]

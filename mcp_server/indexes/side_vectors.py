@@ -132,8 +132,7 @@ class SideVectors:
 
     def damaged(self) -> list[str]:
         """Return which of the rows and codes that are there are not as they were written. Reads all of them."""
-        keys = {"rows": self._key, "codes": self._codes_key}
-        return [name for name, key in keys.items() if (found := self._side.read(name, key)) is not None and not found.is_whole()]
+        return [name for name, key in self._keys.items() if (found := self._side.read(name, key)) is not None and not found.is_whole()]
 
     def obstacle(self) -> str | None:
         """Return what keeps rows or codes that are not there from being made; None when nothing does. Writes nothing."""
@@ -143,8 +142,9 @@ class SideVectors:
         if wrong := not_writable(self._side.folder):
             return wrong
         folder = next(path for path in (self._side.folder, *self._side.folder.parents) if path.exists())
-        if (free := shutil.disk_usage(folder).free) < needed:
-            return f"they need {needed / 2**20:,.0f} MiB, and {free / 2**20:,.0f} MiB are free in {folder}"
+        free = shutil.disk_usage(folder).free + sum(self._side.outdated_bytes(name, key) for name, key in self._keys.items())
+        if free < needed:
+            return f"they need {needed / 2**20:,.1f} MiB, and {free / 2**20:,.1f} MiB are free in {folder}"
         return None
 
     def complete(self) -> None:
@@ -196,7 +196,10 @@ class SideVectors:
         folder = self._side.folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(folder).free
+            if (free := shutil.disk_usage(folder).free) < size * _ROOM:
+                for name, key in self._keys.items():
+                    self._side.drop_outdated(name, key)
+                free = shutil.disk_usage(folder).free
         except OSError as error:
             logger.warning("side_files.not_written folder=%s error=%s Searches are slower without them.", folder, error)
             return False
@@ -237,6 +240,11 @@ class SideVectors:
     def _use(self, index: ExactIndex, codes: Codes, costs: Costs, heard: Callable[[NDArray[np.float64]], None] | None = None) -> None:
         index.adopt(codes, costs, heard)
         self._prefault(codes.arrays)
+
+    @property
+    def _keys(self) -> dict[str, dict[str, Any]]:
+        """The sets that take room on the disk, and what they are made for."""
+        return {"rows": self._key, "codes": self._codes_key}
 
     @property
     def _codes_key(self) -> dict[str, Any]:

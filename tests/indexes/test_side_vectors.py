@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -254,6 +255,28 @@ def test_a_disk_without_room_is_left_alone(file: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(side_vectors, "_ROOM", 1e12)
     assert not isinstance(opened(file, tmp_path / "side").embeddings.rows.base, np.memmap)
     assert names(tmp_path / "side") == []
+
+
+def test_files_of_embeddings_that_were_replaced_make_room_for_the_new_ones(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side = SideFiles(tmp_path / "side")
+    opened(file, side.folder)
+    size = sum(path.stat().st_size for path in side.folder.rglob("*.npy"))
+
+    def disk_usage(folder: Path) -> SimpleNamespace:
+        """Tell of a disk that has room for one version and a half."""
+        return SimpleNamespace(free=size * 3 // 2 - sum(path.stat().st_size for path in folder.rglob("*.npy")))
+
+    monkeypatch.setattr(side_vectors.shutil, "disk_usage", disk_usage)
+    vectors = SideVectors(side, stored(file, clustered(7, SIZE).astype(np.float16)))
+    assert vectors.there() == (False, False)
+    assert vectors.obstacle() is None
+    assert opened(file, side.folder).is_coded
+    assert vectors.there() == (True, True)
+    monkeypatch.setattr(side_vectors.shutil, "disk_usage", lambda _: SimpleNamespace(free=size // 10))
+    other = SideVectors(SideFiles(tmp_path / "other"), file)
+    assert (other.obstacle() or "").startswith("they need 0.3 MiB, and 0.0 MiB are free in ")
 
 
 def test_damaged_embeddings_are_refused_and_leave_no_files(tmp_path: Path) -> None:
