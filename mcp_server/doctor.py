@@ -21,7 +21,7 @@ from mcp_server.encoders.checkpoints import weights_in_folder
 from mcp_server.encoders.models import cache_paths, model_width
 from mcp_server.engine.opening import EmbeddingsReader, open_files, trust_of, width_mismatch
 from mcp_server.errors import CollectionError, ConfigError, ModelUnavailableError
-from mcp_server.side_files import SideFiles
+from mcp_server.side_files import SideFiles, bytes_in
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.filter_index import FilterIndex
 from mcp_server.stores.sessions import SESSIONS_FILE
@@ -56,7 +56,19 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield from _model(model, settings)
     for config in settings.collections:
         yield from _collection(config, settings)
+    yield from _left_over(settings)
     yield from _sessions(settings)
+
+
+def _left_over(settings: Settings) -> Iterator[Finding]:
+    """Find side files, which may be gigabytes, of collections that were renamed or taken out."""
+    if settings.side_folder is None or not settings.side_folder.is_dir():
+        return
+    names = [*(config.name for config in settings.collections), *(name for name, _ in settings.refused)]
+    used = {SideFiles.of(settings.side_folder, name).folder for name in names}
+    for folder in sorted(path for path in settings.side_folder.iterdir() if path.is_dir() and path not in used):
+        text = f"{folder} ({bytes_in(folder) / 2**20:,.1f} MiB) is of no collection that is enabled here."
+        yield Finding("note", "side files", f"{text} Delete it, unless another configuration uses it.")
 
 
 def _sessions(settings: Settings) -> Iterator[Finding]:

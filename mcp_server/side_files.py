@@ -237,8 +237,8 @@ class SideFiles:
             shutil.rmtree(folder, ignore_errors=True)
 
     def outdated_bytes(self, name: str, key: Mapping[str, Any]) -> int:
-        """Return what `drop_outdated` would free on the disk. Raises OSError when it cannot be seen."""
-        return sum(file.stat().st_size for folder in self._outdated(name, key) for file in folder.iterdir())
+        """Return what `drop_outdated` would free on the disk."""
+        return sum(map(bytes_in, self._outdated(name, key)))
 
     def sweep(self, name: str = "*", older_than: float = _LEFT_SECONDS) -> None:
         """Remove the drafts of `name`, or of all, that writers who were ended have left: those begun more seconds ago than `older_than`."""
@@ -274,6 +274,15 @@ def name_on_disk(collection: str) -> str:
     safe = "".join(char if char.isalnum() or char in "-_" else "_" for char in collection)
     mark = "" if safe[:_NAME_LENGTH] == collection.lower() else f".{hashlib.sha256(collection.encode()).hexdigest()[:8]}"
     return f"{safe[:_NAME_LENGTH]}{mark}"
+
+
+def bytes_in(folder: Path) -> int:
+    """Return how many bytes the files in `folder` have, and in the folders in it."""
+    found = 0
+    with suppress(OSError):  # another process may remove them meanwhile
+        for file in folder.rglob("*"):
+            found += file.lstat().st_size
+    return found
 
 
 def _head(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:

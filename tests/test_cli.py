@@ -25,7 +25,7 @@ from mcp_server.config import demo_folder, load_settings
 from mcp_server.doctor import examine
 from mcp_server.encoders.models import cache_paths
 from mcp_server.indexes.embeddings import load_embeddings
-from mcp_server.indexes.side_vectors import SideVectors
+from mcp_server.indexes.side_vectors import SideVectors, exact_index
 from mcp_server.side_files import SideFiles
 from tests.engine.toys import videos, write_collection
 
@@ -228,6 +228,16 @@ def test_doctor_tells_of_a_text_encoder_that_is_refused_and_of_one_that_is_made_
     paths.metadata.write_text("{}")
     _, out, _ = run(capsys, ["doctor", "--config", str(config)])
     assert "its cache is damaged or was made by another version: the first search downloads it" in out
+
+
+def test_doctor_names_side_files_of_collections_that_are_not_served_any_more(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = collection(tmp_path, model="hf-hub:nobody/words")
+    exact_index(tmp_path / "embeddings.zarr.zip", SideFiles.of(tmp_path / "search-cache", "small"))
+    assert "no collection" not in run(capsys, ["doctor", "--config", str(config)])[1]
+    config.write_text(config.read_text().replace("[small]", "[Renamed]"))
+    status, out, _ = run(capsys, ["doctor", "--config", str(config)])
+    assert status == 0
+    assert f"{tmp_path / 'search-cache' / 'small'} (0.0 MiB) is of no collection that is enabled here. Delete it" in out
 
 
 def test_doctor_tells_that_no_search_is_logged(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
