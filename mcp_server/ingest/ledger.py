@@ -246,7 +246,7 @@ class Ledger:
             'UPDATE files SET todo = 0, status = ?, reason = NULL, again = 0, notes = ?, sha256 = ?, "row" = ?, facts = ?, original = NULL '
             "WHERE id = ?",
             (
-                status if status == "added" else "changed" if old_row is not None else "added",
+                status if status in ("added", "changed") else "changed" if old_row is not None else "added",
                 compact(picture.notes),
                 picture.sha256,
                 row,
@@ -329,9 +329,12 @@ class Ledger:
     def counts(self) -> Counts:
         """Count the files by what became of them since the last run that ended before this one."""
         found: Mapping[str, int] = dict(self.database.execute("SELECT status, count(*) FROM files GROUP BY status"))
-        moved = self.database.execute("SELECT count(*) FROM files WHERE moved_from IS NOT NULL AND status = 'added'").fetchone()[0]
+        moved, left = self.database.execute(
+            "SELECT count(*), count(CASE WHEN moved_from NOT IN (SELECT source FROM files WHERE status <> 'gone') THEN 1 END) "
+            "FROM files WHERE moved_from IS NOT NULL AND status IN ('added', 'changed')"
+        ).fetchone()
         named = {name: found.get(name, 0) for name in ("added", "unchanged", "changed", "removed", "failed")}
-        named["removed"] += moved
+        named["removed"] += left
         return Counts(**named, moved=moved)
 
     def report(self, only: Callable[[str], bool] = lambda status: status != "gone") -> Iterator[Line]:

@@ -41,12 +41,12 @@ class Plan:
 
 
 def make_plan(ledger: Ledger, folder: Path, scanned: Iterable[Found | Closed]) -> Plan:
-    """Enter what `scanned` found below `folder` into `ledger`, as one transaction. Media ids follow the paths.
+    """Enter what `scanned` found below `folder` into `ledger`, as one transaction.
 
-    A file is unchanged when size and modification time are; else it is read again, and embedded again if its bytes differ. A file that
-    failed is tried again when anything about it changed. A new file with the bytes of one that is gone is that one, moved: it keeps its id
-    and its vector. What is gone leaves the collection; its id stays its own: the same bytes at the same path have it again, other bytes
-    there have a new one.
+    A file is unchanged when its size and its times of modification and change are; else it is read again, and embedded again if its bytes
+    differ. A file that failed is tried again when anything about it changed. A new or changed file with the bytes of one that is no longer
+    at its path is that one, moved: it keeps its id and its vector, also where names were swapped. What is gone leaves the collection; its
+    id stays its own: the same bytes at the same path have it again, other bytes there have a new one.
 
     Raises:
         IngestError: no picture is there.
@@ -69,6 +69,7 @@ def make_plan(ledger: Ledger, folder: Path, scanned: Iterable[Found | Closed]) -
         closed = _protect(ledger, closed)
         moved = _move(ledger, folder)
         gone = _remove(ledger)
+        ledger.database.execute("DELETE FROM files WHERE source >= '/' AND source < '0'")  # at their paths are others now
         _forget_others(ledger, folder)
         _notice_changes(ledger)
         added = _add(ledger)
@@ -107,34 +108,52 @@ def _protect(ledger: Ledger, closed: Iterable[Closed]) -> list[Closed]:
 
 
 def _move(ledger: Ledger, folder: Path) -> int:
-    """Recognise files that changed their path only; return how many. Only new files as large as one that is gone are read for it."""
-    ledger.database.execute("DROP TABLE IF EXISTS temp.lost")
-    ledger.database.execute(
-        'CREATE TEMP TABLE lost AS SELECT source, size, sha256 FROM files f WHERE "row" IS NOT NULL AND todo <> 1 '
-        "AND status NOT IN ('removed', 'gone') AND NOT EXISTS (SELECT 1 FROM scanned t WHERE t.source = f.source)"
+    """Let pictures follow their bytes where only their paths changed, also where names were swapped; return how many.
+
+    Read for it are new and changed files that are as large as a picture which is no longer at its path, or may not be.
+    """
+    moves = _moves(ledger, folder)
+    there = [(place,) for _, old, new, _ in moves for place in (old, new)]
+    ledger.database.executemany("UPDATE files SET source = '/' || id WHERE source = ?", there)  # whoever stays so is gone
+    ledger.database.executemany(
+        "UPDATE files SET source = ?3, moved_from = coalesce(moved_from, ?2), status = ?4, todo = 2, own = NULL, own_group = NULL, "
+        "(size, mtime_ns, ctime_ns, sidecars, sidecar_stamp) = "
+        "(SELECT size, mtime_ns, ctime_ns, sidecars, sidecar_stamp FROM scanned WHERE source = ?3) WHERE id = ?1",
+        moves,
     )
+    return len(moves)
+
+
+def _moves(ledger: Ledger, folder: Path) -> list[tuple[int, str, str, str]]:
+    """Return id, old path, new path and new status of each picture that is elsewhere now."""
+    ledger.database.execute("DROP TABLE IF EXISTS temp.loose")
+    ledger.database.execute(
+        "CREATE TEMP TABLE loose AS "
+        "SELECT f.id, f.source, f.size, f.sha256, s.source IS NOT NULL AS is_changed, s.size IS f.size AS may_stay "
+        'FROM files f LEFT JOIN scanned s ON s.source = f.source WHERE f."row" IS NOT NULL AND f.todo <> 1 '
+        "AND f.status NOT IN ('removed', 'gone') AND (s.source IS NULL OR f.todo = 2 OR "
+        "(s.size, s.mtime_ns, s.ctime_ns) IS NOT (f.size, f.mtime_ns, f.ctime_ns))"
+    )
+    ledger.database.execute("CREATE INDEX temp.loose_by_size ON loose (size, sha256)")
     candidates = ledger.database.execute(
-        "SELECT source, size FROM scanned s WHERE size > 0 AND size IN (SELECT size FROM lost) "
-        'AND NOT EXISTS (SELECT 1 FROM files f WHERE f.source = s.source AND "row" IS NOT NULL) ORDER BY source'
+        "SELECT s.source, s.size, l.sha256 FROM scanned s LEFT JOIN loose l ON l.source = s.source "
+        "WHERE s.size > 0 AND EXISTS (SELECT 1 FROM loose o WHERE o.size = s.size AND o.source <> s.source) "
+        'AND (l.source IS NOT NULL OR NOT EXISTS (SELECT 1 FROM files f WHERE f.source = s.source AND f."row" IS NOT NULL)) '
+        "ORDER BY s.source"
     ).fetchall()
-    moved = 0
-    for source, size in candidates:
+    moves: list[tuple[int, str, str, str]] = []
+    for source, size, before in candidates:
         content = _hash(folder / source)
-        old = ledger.database.execute(
-            "SELECT source FROM lost WHERE sha256 = ? AND size = ? ORDER BY source LIMIT 1", (content, size)
-        ).fetchone()
-        if old is not None:
-            ledger.database.execute("DELETE FROM files WHERE source = ?", (source,))  # what was there once, or could not be read
-            ledger.database.execute(
-                "UPDATE files SET moved_from = coalesce(moved_from, source), source = ?, status = 'added', todo = 2, own = NULL, "
-                "own_group = NULL, (size, mtime_ns, ctime_ns, sidecars, sidecar_stamp) = "
-                "(SELECT size, mtime_ns, ctime_ns, sidecars, sidecar_stamp FROM scanned WHERE source = ?) WHERE source = ?",
-                (source, source, old[0]),
-            )
-            ledger.database.execute("DELETE FROM lost WHERE source = ?", old)
-            moved += 1
-    ledger.database.execute("DROP TABLE temp.lost")
-    return moved
+        like = ledger.database.execute(
+            "SELECT id, source, may_stay FROM loose WHERE (size, sha256) = (?, ?) ORDER BY is_changed, source", (size, content)
+        )
+        for media_id, old, may_stay in () if content == before else like.fetchall():
+            if not (may_stay and _hash(folder / old) in (content, None)):
+                moves.append((media_id, old, source, "added" if before is None else "changed"))
+                ledger.database.execute("DELETE FROM loose WHERE id = ?", (media_id,))
+                break
+    ledger.database.execute("DROP TABLE temp.loose")
+    return moves
 
 
 def _hash(file: Path) -> str | None:
@@ -173,12 +192,11 @@ def _forget_others(ledger: Ledger, folder: Path) -> None:
 
 def _notice_changes(ledger: Ledger) -> None:
     known = "FROM scanned s WHERE s.source = files.source"
-    differs = "(s.size, s.mtime_ns) IS NOT (files.size, files.mtime_ns)"
+    differs = "(s.size, s.mtime_ns, s.ctime_ns) IS NOT (files.size, files.mtime_ns, files.ctime_ns)"
     todo = (
         "CASE WHEN files.todo = 1 THEN 1 "
         "WHEN files.status IN ('removed', 'gone') THEN 1 "
-        f"WHEN files.reason IS NOT NULL THEN CASE WHEN {differs} OR s.ctime_ns <> files.ctime_ns THEN 1 "
-        "WHEN files.again THEN 2 ELSE 0 END "
+        f"WHEN files.reason IS NOT NULL THEN CASE WHEN {differs} THEN 1 WHEN files.again THEN 2 ELSE 0 END "
         'WHEN files."row" IS NULL OR s.size <> files.size THEN 1 '
         f"WHEN {differs} OR s.sidecar_stamp <> files.sidecar_stamp THEN 2 ELSE files.todo END"
     )
@@ -187,8 +205,8 @@ def _notice_changes(ledger: Ledger) -> None:
         "status = CASE WHEN status IN ('removed', 'gone') THEN 'added' ELSE status END, "
         "(size, mtime_ns, ctime_ns, sidecars, sidecar_stamp) = "
         f"(SELECT s.size, s.mtime_ns, s.ctime_ns, s.sidecars, s.sidecar_stamp {known}) "
-        f"WHERE EXISTS (SELECT 1 {known} AND ((s.size, s.mtime_ns, s.sidecar_stamp) IS NOT (files.size, files.mtime_ns, "
-        "files.sidecar_stamp) OR s.ctime_ns <> files.ctime_ns OR files.status IN ('removed', 'gone') OR files.again))"
+        f"WHERE EXISTS (SELECT 1 {known} AND ({differs} OR s.sidecar_stamp <> files.sidecar_stamp "
+        "OR files.status IN ('removed', 'gone') OR files.again))"
     )
 
 
@@ -201,7 +219,9 @@ def _add(ledger: Ledger) -> int:
         ledger.database.execute(
             "INSERT INTO files (source, id, size, mtime_ns, ctime_ns, sidecars, sidecar_stamp, todo, status) "
             f"SELECT s.source, ? - 1 + row_number() OVER (ORDER BY s.source), s.size, s.mtime_ns, s.ctime_ns, s.sidecars, s.sidecar_stamp, "
-            f"1, 'added' {new} ORDER BY s.source",
+            # where one was whose id went elsewhere, a change is what the owner sees
+            "1, CASE WHEN s.source IN (SELECT moved_from FROM files WHERE moved_from IS NOT NULL) THEN 'changed' ELSE 'added' END "
+            f"{new} ORDER BY s.source",
             (first,),
         )
     return count

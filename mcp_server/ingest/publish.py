@@ -37,6 +37,7 @@ _TEXTS: Mapping[str, TagKind] = {
 }
 """Fields that ingest finds which are text even if all of their values look like dates."""
 _SOURCES = 'SELECT source FROM files WHERE "row" IS NOT NULL'
+_MOVED = f"{_SOURCES} AND published_as IS NOT source LIMIT 1"
 
 
 def publish(ledger: Ledger, destination: Path, wishes: Wishes, *, final: bool = True) -> CatalogReport:
@@ -116,7 +117,8 @@ def _thumbnails(ledger: Ledger, destination: Path, staging: Path, *, has_news: b
     with ExitStack() as stack:
         old = stack.enter_context(zipfile.ZipFile(current)) if zipfile.is_zipfile(current) else None
         known = old.NameToInfo if old is not None else {}
-        if old is not None and not has_news and known.keys() == {thumbnail_name(source) for (source,) in ledger.database.execute(_SOURCES)}:
+        wanted = {thumbnail_name(source) for (source,) in ledger.database.execute(_SOURCES)}
+        if old is not None and not has_news and known.keys() == wanted and not ledger.database.execute(_MOVED).fetchone():
             return
         writer = ThumbnailsWriter(staging / THUMBNAILS_FILE)
         stack.callback(writer.close)

@@ -47,7 +47,8 @@ class IngestReport:
     """What an ingest did.
 
     Attributes:
-        counts: files by what became of them since the last run that ended. Moved ones are among the added and the removed.
+        counts: files by what became of them since the last run that ended. A path is added, changed or removed also
+            where a picture only moved there or away.
         pictures: how many the collection has now.
         groups: how many groups they form.
         failed: files that are not in it, with the reason, by path.

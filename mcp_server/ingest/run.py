@@ -76,7 +76,7 @@ def ingest_folder(
             no use with another.
         device: auto, cpu, cuda, cuda:N or mps.
         options: how the user wants it; what is not given is as in the last run.
-        progress: called with (files done, files to do) after each batch.
+        progress: called with (files done, files to do) after each batch: first of files to be read again, then of those to be embedded.
         root: folder that relative paths of the configuration start at; default: `config.root_of(config_file)`.
         original_base: what `OriginalMediaURL` says: a URL, folder or zip; default: `folder`.
         replace: build anew what is there.
@@ -159,7 +159,7 @@ class _Job:
             ledger.embed_all_again()
         plan = make_plan(ledger, folder, scan(folder))
         metadata = enter_metadata(ledger, folder, wishes)
-        _read_facts(ledger, folder, self._times)
+        _read_facts(ledger, folder, self._times, progress)
         embedded = 0
         if todo := ledger.count(1):
             started = time.perf_counter()
@@ -248,16 +248,20 @@ def _load(model: str, device: str) -> ImageEncoder:
     return load_image_encoder(model, device)
 
 
-def _read_facts(ledger: Ledger, folder: Path, times: Times) -> None:
+def _read_facts(ledger: Ledger, folder: Path, times: Times, progress: Progress | None) -> None:
     """Read again the facts of files that changed, but perhaps not in their bytes."""
-    if not ledger.count(2):
+    if not (todo := ledger.count(2)):
         return
     from mcp_server.ingest.workers import Workers
 
+    done = 0
     with Workers(folder, None) as workers:
         facts = workers.examine(ledger.tasks(2))
         while many := list(islice(facts, _FACTS_AT_ONCE)):
             ledger.commit_facts(many)
+            done += len(many)
+            if progress is not None:
+                progress(done, todo)
         times.decoding += workers.take_seconds()
 
 

@@ -115,8 +115,7 @@ def _status(entry: os.DirEntry[str]) -> tuple[int, int, int]:
 
 
 def _stamp(entry: os.DirEntry[str]) -> str:
-    size, mtime_ns, _ = _status(entry)
-    return f"{size}:{mtime_ns}"
+    return ":".join(map(str, _status(entry)))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

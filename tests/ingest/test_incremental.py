@@ -249,6 +249,83 @@ def test_a_picture_renamed_to_a_name_that_was_there_before_keeps_its_id(tmp_path
     assert ids(folder) == {"a.png": 2, "b.png": 4, "c.png": 3}
 
 
+def thumbnail_colours(folder: Path) -> dict[str, str]:
+    """Return the colour of each picture's thumbnail by its path, as the catalog names it."""
+    found: dict[str, str] = {}
+    with zipfile.ZipFile(folder / "thumbnails.zip") as archive:
+        for source, name in read(folder, "SELECT source, thumbnail_uri FROM medias WHERE source_type = 1"):
+            pixel = np.array(Image.open(archive.open(name)).convert("RGB").getpixel((5, 5)))
+            found[source] = min(COLOURS, key=lambda colour: int(np.abs(pixel - COLOURS[colour]).sum()))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("renames", "left", "added", "changed", "removed", "moved"),
+    [
+        ("a>t b>a t>b", {"a.bmp": ("green", 2), "b.bmp": ("red", 1), "c.bmp": ("blue", 3)}, 0, 2, 0, 2),
+        ("a>t c>a b>c t>b", {"a.bmp": ("blue", 3), "b.bmp": ("red", 1), "c.bmp": ("green", 2)}, 0, 3, 0, 3),
+        ("c>d b>c a>b", {"b.bmp": ("red", 1), "c.bmp": ("green", 2), "d.bmp": ("blue", 3)}, 1, 2, 1, 3),
+        ("b>a", {"a.bmp": ("green", 2), "c.bmp": ("blue", 3)}, 0, 1, 1, 1),
+        ("b>d a>b white>a", {"a.bmp": ("white", 4), "b.bmp": ("red", 1), "c.bmp": ("blue", 3), "d.bmp": ("green", 2)}, 1, 2, 0, 2),
+    ],
+)
+def test_pictures_whose_names_were_swapped_keep_their_ids(
+    tmp_path: Path, renames: str, left: dict[str, tuple[str, int]], added: int, changed: int, removed: int, moved: int
+) -> None:
+    pictures, folder = tmp_path / "pictures", tmp_path / "data/toys"
+    for name, colour in (("a.bmp", "red"), ("b.bmp", "green"), ("c.bmp", "blue")):
+        draw(pictures / name, colour)
+    file = write_rows(tmp_path / "m.jsonl", [{"file": name, "said_of": name} for name in ("a.bmp", "b.bmp", "c.bmp", "d.bmp")])
+    for path in pictures.iterdir():
+        os.utime(path, (1, 1))  # nothing but the names and the bytes tells them apart
+    ingest(pictures, metadata=str(file))
+    draw(pictures.parent / "white.bmp", "white").rename(pictures / "white.bmp")
+    os.utime(pictures / "white.bmp", (1, 1))
+    for rename in renames.split():
+        old, _, new = rename.partition(">")
+        (pictures / f"{old}.bmp").replace(pictures / f"{new}.bmp")
+    (pictures / "white.bmp").unlink(missing_ok=True)
+    report = ingest(pictures, encoder=(encoder := ColourEncoder()))
+    assert ids(folder) == {source: media_id for source, (_, media_id) in left.items()}
+    for source, (colour, _) in left.items():
+        assert vectors(folder)[source] == pytest.approx(np.array(COLOURS[colour]) / np.linalg.norm(COLOURS[colour]))
+        assert {(source, "filename", source), (source, "colors", colour), (source, "said_of", source)} <= tags(folder)
+    assert thumbnail_colours(folder) == {source: colour for source, (colour, _) in left.items()}
+    counts = report.counts
+    assert (counts.added, counts.changed, counts.removed, counts.moved) == (added, changed, removed, moved)
+    assert encoder.seen == renames.count("white")
+    assert ingest(pictures).catalog is None
+
+
+def test_a_picture_whose_copies_were_touched_and_renamed_is_where_its_bytes_are(tmp_path: Path) -> None:
+    pictures, folder = tmp_path / "pictures", tmp_path / "data/toys"
+    for name in ("a.bmp", "b.bmp"):
+        draw(pictures / name, "red")
+    draw(pictures / "c.bmp", "blue")
+    ingest(pictures)
+    (pictures / "b.bmp").rename(pictures / "d.bmp")
+    os.utime(pictures / "a.bmp", (1, 1))
+    draw(pictures / "c.bmp", "green")
+    ingest(pictures, encoder=(encoder := ColourEncoder()))
+    assert (ids(folder), encoder.seen) == ({"a.bmp": 1, "d.bmp": 2, "c.bmp": 3}, 1)
+    assert thumbnail_colours(folder) == {"a.bmp": "red", "d.bmp": "red", "c.bmp": "green"}
+
+
+def test_what_keeps_its_size_and_date_is_read_again_all_the_same(pictures: Path) -> None:
+    draw(pictures / "one.bmp", "red")
+    (pictures / "one.txt").write_text("a red thing")
+    os.utime(pictures / "one.bmp", (1, 1))
+    os.utime(pictures / "one.txt", (1, 1))
+    ingest(pictures)
+    draw(pictures / "one.bmp", "blue")
+    (pictures / "one.txt").write_text("one in blue")
+    os.utime(pictures / "one.bmp", (1, 1))
+    os.utime(pictures / "one.txt", (1, 1))
+    assert ingest(pictures).counts.changed == 1
+    assert vectors(pictures.parent / "data/toys")["one.bmp"] == pytest.approx([0, 0, 1], abs=0.02)
+    assert ("one.bmp", "caption", "one in blue") in tags(pictures.parent / "data/toys")
+
+
 def test_a_picture_renamed_over_one_that_could_not_be_read_keeps_its_id(pictures: Path) -> None:
     folder = pictures.parent / "data/toys"
     (pictures / "broken.png").write_text("no picture")
@@ -663,7 +740,7 @@ def test_killed_at_any_moment_the_old_collection_serves_and_the_end_is_the_same_
 @st.composite
 def histories(draw_: st.DrawFn) -> list[list[tuple[str, str, str]]]:
     names = st.sampled_from(["a.png", "b.png", "d/a.png", "d/c.png", "e/f/g.png"])
-    step = st.tuples(st.sampled_from(["draw", "remove", "break", "move"]), names, st.sampled_from([*COLOURS][:4]))
+    step = st.tuples(st.sampled_from(["draw", "remove", "break", "move", "swap"]), names, st.sampled_from([*COLOURS][:4]))
     return draw_(st.lists(st.lists(step, min_size=1, max_size=4), min_size=1, max_size=5))
 
 
@@ -676,6 +753,7 @@ def test_after_any_history_the_collection_is_what_lies_in_the_folder(
     pictures, folder = place / "pictures", place / "data/toys"
     draw(pictures / "zero.png", "white")
     before: dict[str, int] = {}
+    alone_before: dict[bytes, int] = {}  # ids of contents that only one file has
     for moment, steps in enumerate(history, start=1):
         for step in steps:
             _do(pictures, *step, moment)
@@ -687,9 +765,13 @@ def test_after_any_history_the_collection_is_what_lies_in_the_folder(
             colour = np.array(Image.open(good[source]).getpixel((0, 0)), float)
             assert vector == pytest.approx(colour / np.linalg.norm(colour), abs=0.02)
         assert len(set(now.values())) == len(good)
-        moved = {name for kind, name, _ in steps if kind == "move"}
-        assert all(now[source] == number for source, number in before.items() if source in now and source not in moved)
-        before = now
+        if not any(kind == "swap" for kind, _, _ in steps):
+            moved = {name for kind, name, _ in steps if kind == "move"}
+            assert all(now[source] == number for source, number in before.items() if source in now and source not in moved)
+        contents = [path.read_bytes() for path in good.values()]
+        alone = {content: now[source] for source, content in zip(good, contents, strict=True) if contents.count(content) == 1}
+        assert all(alone[content] == number for content, number in alone_before.items() if content in alone)
+        before, alone_before = now, alone
 
 
 def _do(pictures: Path, kind: str, name: str, colour: str, moment: int) -> None:
@@ -701,6 +783,12 @@ def _do(pictures: Path, kind: str, name: str, colour: str, moment: int) -> None:
         file.write_text(f"broken {moment}")
     elif kind == "remove":
         file.unlink(missing_ok=True)
+    elif kind == "swap" and file.is_file():
+        other = min(path for path in _files(pictures) if path != file)
+        content, theirs = file.read_bytes(), other.read_bytes()
+        for path, data in ((file, theirs), (other, content)):
+            path.write_bytes(data)
+            os.utime(path, (1, 1))
     elif file.is_file():
         target = pictures / f"moved/{moment}-{file.name}"
         target.parent.mkdir(exist_ok=True)
