@@ -17,6 +17,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _MOMENT = re.compile(
     r"(\d{4})[:\-/.](\d{1,2})[:\-/.](\d{1,2})(?:[T ]+(\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:\.\d*)?)?\s*(?:Z|[+-]\d{2}:?\d{2})?)?", re.ASCII
 )
+_PART_OF_DATE = re.compile(r"(\d{4})(?:-(\d\d))?", re.ASCII)
 _FIRST_YEAR = 1800
 _LAST_YEAR = 2199
 
@@ -90,6 +91,13 @@ def moment(raw: str | bytes) -> dict[str, Any]:
     if hour is not None and int(hour) < 24 and int(found[5]) < 60:
         facts["hour"] = int(hour)
     return facts
+
+
+def part_of_date(raw: str) -> dict[str, Any]:
+    """Return the facts year and, if it is there, month of "1954" or "1954-08"; nothing for anything else."""
+    found = _PART_OF_DATE.fullmatch(raw.strip())
+    day = moment(f"{found[1]}-{found[2] or '01'}-01") if found else {}
+    return {name: day[name] for name in ("year", "month") if name in day and (name == "year" or (found and found[2]))}
 
 
 def moment_of_timestamp(raw: Any) -> dict[str, Any]:

@@ -23,7 +23,7 @@ _EXIF_LIMIT = 2**22
 _SQUARE = 0.02
 _MILLION = 1_000_000
 _TURNED_BY_CONTAINER = ("AVIF", "HEIF")  # their decoders leave in the EXIF data what is still to be done
-_WHEN, _WHERE = ("date_taken", "year", "month", "hour"), ("latitude", "longitude")
+_WHEN, _WHERE = ("year", "month", "hour", "date_taken"), ("latitude", "longitude")
 
 
 def file_facts(source: str, size: int, modified: float) -> dict[str, Any]:
@@ -78,13 +78,18 @@ def embedded(image: Image.Image, data: bytes) -> tuple[dict[str, Any], int]:
         data: the whole file.
     """
     exif, packet = _exif_of(image, data), _packet_of(image)
-    facts = merged([exif_facts(exif), iptc_facts(_iptc_of(image, data)), xmp_facts(packet) if packet else {}])
+    facts = merged([exif_facts(exif), iptc_facts(_iptc_of(image, data)), _packet_facts(packet) if packet else {}])
     if image.format == "TIFF":
         return facts, 1  # Pillow turns these itself
     orientation = orientation_of(exif)
     if orientation is None and packet is not None and image.format not in _TURNED_BY_CONTAINER:
         orientation = orientation_in(packet)
     return facts, orientation or 1
+
+
+def _packet_facts(packet: Packet) -> dict[str, Any]:
+    """Return the facts of a packet inside the file; cameras write there that nobody has rated the picture, which says nothing."""
+    return {name: value for name, value in xmp_facts(packet).items() if (name, value) != ("rating", 0)}
 
 
 def merged(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

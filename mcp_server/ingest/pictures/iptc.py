@@ -64,4 +64,4 @@ def _moment(found: dict[int, list[bytes]]) -> dict[str, Any]:
     clock = found[_TIME][0].decode("latin-1")[:6] if found[_TIME] else ""
     if len(clock) == 6 and clock.isascii() and clock.isdigit():
         written += f" {clock[:2]}:{clock[2:4]}:{clock[4:]}"
-    return clean.moment(written)
+    return clean.moment(written) or clean.part_of_date(written.split("-00", 1)[0])  # 00 stands for what nobody knows

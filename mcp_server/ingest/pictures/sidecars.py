@@ -25,7 +25,12 @@ _TAKEOUT_NAME = "supplemental-metadata"
 _TAKEOUT_LENGTH = 46
 """Takeout cuts the names of its files, without ".json", to so many characters."""
 _NUMBERED = re.compile(r"(.+)(\(\d+\))", re.DOTALL)
+_EDITED = re.compile(
+    r"(.+)-(?:edited|bearbeitet|bewerkt|edytowane|modificato|modifi(?:\u00e9|e\u0301)|(?:ha )?editado|editat|編集済み)(\(\d+\)|)", re.DOTALL
+)
+"""What Takeout calls the edited copy of a picture, in some of its languages; the file about the picture is about both."""
 _CLOCK = ("year", "month", "hour")
+_WHEN = ("date_taken", *_CLOCK)
 _MANY_CONTROLS = 0.05
 _DEEPEST = 32
 
@@ -52,7 +57,8 @@ def sidecar_names(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
     `IMG_1.jpg` has IMG_1.jpg.json, IMG_1.json, the same with .xmp and .txt, and Takeout's IMG_1.jpg.supplemental-metadata.json, also cut
     short or numbered as Takeout does. Letter case of the sidecar's own ending is ignored. A sidecar named after the stem belongs to every
-    picture of that stem. Order: json, xmp, txt; of each the one with the full name first.
+    picture of that stem. `IMG_1-edited.jpg`, without a .json of its own, has that of `IMG_1.jpg`. Order: json, xmp, txt; of each the one
+    with the full name first.
     """
     listing = sorted(names)
     if not any(name.lower().endswith(_KINDS) for name in listing):
@@ -72,6 +78,13 @@ def sidecar_names(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
         owners = [*_owners(base, whole, cut, kind), *((picture, 2) for picture in stems.get(base, ()))]
         for picture, distance in owners:
             found[picture].setdefault(name, (_KINDS.index(kind), distance))
+    for picture in pictures:
+        edited = _EDITED.fullmatch(PurePosixPath(picture).stem)
+        if edited and not any(kind == 0 for kind, _ in found.get(picture, {}).values()):
+            beside = (found.get(original, {}) for original in stems.get(edited[1] + edited[2], ()))
+            about = {name: (0, 3) for files in beside for name, (kind, distance) in files.items() if kind == 0 and distance < 2}
+            if len(about) == 1:
+                found[picture].update(about)
     return {
         picture: tuple(sorted(found[picture], key=lambda name: (*found[picture][name], name))) for picture in pictures if picture in found
     }
@@ -129,7 +142,8 @@ def sidecar_facts(files: Iterable[tuple[str, Path]]) -> SidecarFacts:
                 in_utc = in_utc or (_is_takeout(row) and "date_taken" in found and not said)
                 said = _united(said, found)
             elif kind == ".xmp":
-                packets = {**xmp_facts(read_packet(data)), **packets}
+                further = xmp_facts(read_packet(data))
+                packets = {**(_without(further, _WHEN) if "year" in packets else further), **packets}
             else:
                 caption = caption or _caption(data)
         except (UnreadableFileError, BadXmpError, ValueError) as error:
@@ -143,12 +157,14 @@ def with_sidecars(facts: Mapping[str, Any], beside: SidecarFacts) -> dict[str, A
     A clock that says the moment of Takeout's UTC in local time is believed: what counts is what it showed where the picture was taken.
     """
     result = dict(facts)
-    if "date_taken" in beside.written:
-        result = _without(result, _CLOCK)  # those of another day
+    if "year" in beside.written:
+        result = _without(result, _WHEN)  # those of another day
     result |= beside.written
+    if result.get("rating") == 0:
+        del result["rating"]  # whoever wrote the sidecar took it back
     said = beside.said
     if "date_taken" in said and beside.in_utc and _is_same_moment(said, result):
-        said = _without(said, ("date_taken", *_CLOCK))
+        said = _without(said, _WHEN)
     elif "date_taken" in said:
         result = _without(result, _CLOCK)
     if words := [*beside.written.get("keywords", ()), *facts.get("keywords", ())]:

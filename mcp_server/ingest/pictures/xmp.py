@@ -81,7 +81,10 @@ def read_packet(data: bytes) -> Packet:
 
 
 def xmp_facts(packet: Packet) -> dict[str, Any]:
-    """Return the facts title, caption, keywords, rating, date_taken, year, month, hour, latitude, longitude, those that are there."""
+    """Return the facts title, caption, keywords, rating, date_taken, year, month, hour, latitude, longitude, those that are there.
+
+    A rating of 0 says that there is none, or that the picture is rejected. Of a date that is a year or a month there is no date_taken.
+    """
     facts: dict[str, Any] = {}
     if title := clean.line(packet.first(f"{_DC}title")):
         facts["title"] = title
@@ -90,10 +93,10 @@ def xmp_facts(packet: Packet) -> dict[str, Any]:
     leaves = (path.rsplit("|", 1)[-1] for path in packet.all(f"{_LIGHTROOM}hierarchicalSubject"))
     if words := clean.keywords([*packet.all(f"{_DC}subject"), *leaves]):
         facts["keywords"] = words
-    if rating := clean.stars(packet.first(f"{_XMP}Rating")):
-        facts["rating"] = rating
-    written = (clean.moment(packet.first(name)) for name in (f"{_EXIF}DateTimeOriginal", f"{_PHOTOSHOP}DateCreated"))
-    facts |= next((moment for moment in written if moment), {})
+    if (rating := clean.number(packet.first(f"{_XMP}Rating"), -1, 5)) is not None:
+        facts["rating"] = clean.stars(rating) or 0
+    written = (packet.first(name) for name in (f"{_EXIF}DateTimeOriginal", f"{_PHOTOSHOP}DateCreated"))
+    facts |= next((when for one in written if (when := clean.moment(one) or clean.part_of_date(one))), {})
     return facts | clean.place(_degrees(packet.first(f"{_EXIF}GPSLatitude"), "NS"), _degrees(packet.first(f"{_EXIF}GPSLongitude"), "EW"))
 
 

@@ -314,8 +314,26 @@ def test_what_a_packet_says_of_other_pictures_is_not_about_this_one() -> None:
 
 
 @pytest.mark.parametrize("stars", ["-1", "0", "6", "many", "", "nan"])
-def test_a_rejected_or_unrated_picture_has_no_rating(stars: str) -> None:
-    assert xmp_facts(read_packet(packet("", f'xmp:Rating="{stars}"'))) == {}
+def test_a_rejected_or_unrated_picture_has_no_rating(tmp_path: Path, stars: str) -> None:
+    PICTURE.save(tmp_path / "a.jpg", xmp=packet("", f'xmp:Rating="{stars}"'))
+    assert said(tmp_path / "a.jpg") == {}
+
+
+@pytest.mark.parametrize(
+    ("written", "when"),
+    [
+        ("1954", {"year": 1954}),
+        ("1954-08", {"year": 1954, "month": 8}),
+        ("1954-13", {}),
+        ("0054", {}),
+        ("about 1954", {}),
+        ("1954-08-03", {"date_taken": "1954-08-03", "year": 1954, "month": 8}),
+    ],
+)
+def test_a_date_may_be_a_year_or_a_month(written: str, when: dict[str, Any]) -> None:
+    assert xmp_facts(read_packet(packet("", f'photoshop:DateCreated="{written}"'))) == when
+    day = (written.replace("-", "") + "0000")[:8]
+    assert iptc_facts(b"\x1c\x02\x37\x00\x08" + day.encode()) == when
 
 
 def test_a_picture_is_turned_as_its_packet_says_if_the_camera_says_nothing(tmp_path: Path) -> None:

@@ -77,6 +77,26 @@ def test_takeouts_ways_to_name_its_files_are_understood(picture: str, sidecar: s
     assert sidecar_names([picture, sidecar, "other.jpg"]) == {picture: (sidecar,)}
 
 
+@pytest.mark.parametrize(
+    ("edited", "original", "sidecar"),
+    [
+        ("IMG_1-edited.jpg", "IMG_1.jpg", "IMG_1.jpg.json"),
+        ("IMG_1-bearbeitet.jpg", "IMG_1.HEIC", "IMG_1.HEIC.supplemental-metadata.json"),
+        ("IMG_1-edited(2).jpg", "IMG_1(2).jpg", "IMG_1.jpg(2).json"),
+        ("IMG_1-modifie\u0301.jpg", "IMG_1.jpg", "IMG_1.jpg.supplemental-metadata.json"),
+    ],
+)
+def test_a_copy_edited_in_google_photos_has_the_takeout_file_of_its_picture(edited: str, original: str, sidecar: str) -> None:
+    assert sidecar_names([original, edited, sidecar, "other.jpg"]) == {original: (sidecar,), edited: (sidecar,)}
+
+
+def test_an_edited_copy_has_its_own_file_where_there_is_one_and_none_of_two() -> None:
+    own = sidecar_names(["a.jpg", "a-edited.jpg", "a.jpg.json", "a-edited.jpg.json"])
+    assert own == {"a.jpg": ("a.jpg.json",), "a-edited.jpg": ("a-edited.jpg.json",)}
+    assert "a-edited.jpg" not in sidecar_names(["a.jpg", "a.png", "a-edited.jpg", "a.jpg.json", "a.png.json"])
+    assert "a-edited.jpg" not in sidecar_names(["a.jpg", "a-edited.jpg", "a.json", "a.xmp"])
+
+
 def test_a_takeout_name_cut_short_is_about_one_picture_or_none() -> None:
     long, other = "a" * 47, "b" * 47
     beside = ["a" * 46 + ".json", "a" * 46 + "(1).json", "b" * 46 + ".json"]
@@ -112,6 +132,20 @@ def test_a_camera_that_says_takeouts_moment_in_local_time_is_believed(
     facts = with_sidecars(inside, said(tmp_path, json=json.dumps(row)))
     assert (facts["date_taken"], facts["year"], facts.get("hour")) == clock
     assert facts["people"] == ["Ada", "Grace"]
+
+
+@pytest.mark.parametrize(("written", "when"), [("1954", {"year": 1954}), ("1954-08", {"year": 1954, "month": 8})])
+def test_a_sidecar_that_knows_a_year_or_a_month_takes_the_day_of_the_scan_away(tmp_path: Path, written: str, when: dict[str, Any]) -> None:
+    inside = {"date_taken": "2019-08-17", "year": 2019, "month": 8, "hour": 10}
+    facts = with_sidecars(inside, said(tmp_path, xmp=XMP.replace("2011-05-06T07:08:09", written)))
+    assert {name: facts[name] for name in ("date_taken", "year", "month", "hour") if name in facts} == when
+
+
+@pytest.mark.parametrize("written", ["0", "-1"])
+def test_a_sidecar_takes_a_rating_back(tmp_path: Path, written: str) -> None:
+    sidecar = said(tmp_path, xmp=XMP.replace('Rating="4"', f'Rating="{written}"'))
+    assert "rating" not in with_sidecars({"rating": 5}, sidecar)
+    assert with_sidecars({"rating": 5}, said(tmp_path, xmp=XMP.replace('xmp:Rating="4"', "")))["rating"] == 5
 
 
 def test_files_about_something_else_are_nobodys() -> None:
