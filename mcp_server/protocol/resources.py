@@ -7,6 +7,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
+import anyio
+import anyio.to_thread
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 from mcp.server.mcpserver.resources import FunctionResource, ResourceSecurity
@@ -24,6 +26,7 @@ from mcp_server.protocol.answers import Json, compact
 from mcp_server.protocol.arguments import filter_question
 from mcp_server.protocol.failures import in_short, text_of
 from mcp_server.protocol.filter_answers import filter_answer
+from mcp_server.protocol.view import CALLS_AT_ONCE
 
 JSON = "application/json"
 SIDES = ("256", "1024")
@@ -38,6 +41,7 @@ _FOR_BOTH = Annotations(audience=["user", "assistant"])
 def add_resources(server: MCPServer[Any], engine: SearchEngine) -> None:
     """Add everything that can be read by address to `server`; pages of collections are listed, the rest is found by template."""
     shelf = engine.shelf
+    looking = anyio.CapacityLimiter(CALLS_AT_ONCE)
     listed: list[tuple[str, str, str, Callable[[], str]]] = [
         (uris.COLLECTIONS, "collections", "The collections of this server", lambda: _collections(engine))
     ]
@@ -49,11 +53,11 @@ def add_resources(server: MCPServer[Any], engine: SearchEngine) -> None:
     def filters(collection: str) -> str:
         return _filters_of(engine, collection)()
 
-    def media(collection: str, id: str, side: str = "1024") -> bytes:  # noqa: A002 - the variable's name in the template
+    async def media(collection: str, id: str, side: str = "1024") -> bytes:  # noqa: A002 - the variable's name in the template
         with _told():
             if side not in SIDES:
                 raise ResourceNotFoundError(f"side takes one of {', '.join(SIDES)}.")
-            return picture(shelf, collection, _media_id(id), int(side)).data
+            return (await anyio.to_thread.run_sync(picture, shelf, collection, _media_id(id), int(side), limiter=looking)).data
 
     def info(collection: str, id: str) -> str:  # noqa: A002 - as above
         with _told():

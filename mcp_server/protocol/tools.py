@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import anyio
 import anyio.from_thread
+import anyio.to_thread
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
 from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata
@@ -20,7 +22,7 @@ from mcp_server.protocol.arguments import filter_question, refused_names, search
 from mcp_server.protocol.failures import told_to_the_model
 from mcp_server.protocol.filter_answers import filter_answer
 from mcp_server.protocol.gallery import GALLERY_META
-from mcp_server.protocol.view import view_answer
+from mcp_server.protocol.view import CALLS_AT_ONCE, view_answer
 
 _READ_ONLY = ToolAnnotations(read_only_hint=True, destructive_hint=False, open_world_hint=False)
 _WRITES_SESSION = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
@@ -34,6 +36,7 @@ _EXAMPLES = {
 
 def build_tools(engine: SearchEngine) -> list[Tool]:
     """Return the tools over `engine`, in the order clients list them."""
+    looking = anyio.CapacityLimiter(CALLS_AT_ONCE)
 
     def clip_search(
         ctx: Context,
@@ -102,10 +105,10 @@ def build_tools(engine: SearchEngine) -> list[Tool]:
             )
             return filter_answer(engine, question, lambda seconds: _say_waiting(ctx, seconds)).result()
 
-    def view_media(collection: Any = None, ids: Any = None) -> CallToolResult:
+    async def view_media(collection: Any = None, ids: Any = None) -> CallToolResult:
         with told_to_the_model():
             request = view_request({"collection": collection, "ids": ids})
-            return view_answer(engine.shelf, request.collection, request.ids)
+            return await anyio.to_thread.run_sync(view_answer, engine.shelf, request.collection, request.ids, limiter=looking)
 
     def update_session(
         session: Any = None,
@@ -169,7 +172,7 @@ def _refusal(name: object, arguments: object) -> str | None:
 
 
 def _tool(
-    fn: Callable[..., CallToolResult],
+    fn: Callable[..., CallToolResult | Awaitable[CallToolResult]],
     title: str,
     description: str,
     gives: schemas.Schema | None,

@@ -10,6 +10,9 @@ from mcp.types import CallToolResult, ImageContent, TextContent
 from mcp_server.engine.pictures import contact_sheet
 from mcp_server.engine.shelf import Shelf
 
+CALLS_AT_ONCE = 40
+"""Calls for pictures that are worked on side by side, in threads that no other call uses: picture servers may keep silent for long."""
+
 
 def view_answer(shelf: Shelf, collection: str | None, ids: Sequence[int]) -> CallToolResult:
     """Return the contact sheet of `ids` as an image, then what is on it as text. Raises what `contact_sheet` raises."""
