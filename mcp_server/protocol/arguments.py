@@ -116,6 +116,11 @@ def search_request(raw: Mapping[str, Any]) -> SearchRequest:
     if not request.texts and not request.like and (request.page is None or request.session is None):
         if request.unlike:
             raise BadArgumentError("unlike alone says only what is not wanted. Add text or like to say what is.")
+        if request.session is not None:
+            raise BadArgumentError(
+                "clip_search needs text or like beside session: repeat those of the search to go on with it, or give others; what the "
+                "session has shown does not come again."
+            )
         raise BadArgumentError(
             'clip_search needs text, words that describe the picture such as {"text": "a red apple on a table"}, or like, ids of pictures.'
         )

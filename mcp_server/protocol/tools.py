@@ -137,9 +137,9 @@ def build_tools(engine: SearchEngine) -> list[Tool]:
 
     return [
         _tool(clip_search, "Search pictures", schemas.CLIP_SEARCH, schemas.CLIP_SEARCH_OUTPUT, meta=GALLERY_META),
-        _tool(describe_filters, "Describe filters", schemas.DESCRIBE_FILTERS, schemas.DESCRIBE_FILTERS_OUTPUT),
-        _tool(view_media, "Look at pictures", schemas.VIEW_MEDIA, None),
-        _tool(update_session, "Keep a shortlist", schemas.UPDATE_SESSION, schemas.UPDATE_SESSION_OUTPUT, annotations=_WRITES_SESSION),
+        _tool(describe_filters, "Describe filters", schemas.DESCRIBE_FILTERS),
+        _tool(view_media, "Look at pictures", schemas.VIEW_MEDIA),
+        _tool(update_session, "Keep a shortlist", schemas.UPDATE_SESSION, annotations=_WRITES_SESSION),
     ]
 
 
@@ -175,7 +175,7 @@ def _tool(
     fn: Callable[..., CallToolResult | Awaitable[CallToolResult]],
     title: str,
     description: str,
-    gives: schemas.Schema | None,
+    gives: schemas.Schema | None = None,
     annotations: ToolAnnotations = _READ_ONLY,
     meta: dict[str, Any] | None = None,
 ) -> Tool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +33,7 @@ def engine(lent: SearchEngine) -> SearchEngine:
 
 
 @asynccontextmanager
-async def connected(engine: SearchEngine, era: str) -> AsyncIterator[Client]:
+async def connected(engine: SearchEngine, era: str) -> AsyncGenerator[Client]:
     async with Client(build_server(engine, log_level="WARNING"), mode=era) as client:  # pyright: ignore[reportArgumentType]
         yield client
 
@@ -60,9 +60,9 @@ async def refusal(client: Client, tool: str, **arguments: Any) -> str:
 async def test_the_tool_list_is_short_flat_and_read_only(engine: SearchEngine, era: str) -> None:
     async with connected(engine, era) as client:
         listed = await client.list_tools()
-    text = listed.model_dump_json(by_alias=True, exclude_none=True)
+    text = json.dumps([tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in listed.tools], separators=(",", ":"))
     assert [tool.name for tool in listed.tools] == ["clip_search", "describe_filters", "view_media", "update_session"]
-    assert len(text) / 3.3 <= 2_000
+    assert len(text) / 3.3 <= 1_500
     for forbidden in ("$ref", "$defs", "draft-07"):
         assert forbidden not in text
     for tool in listed.tools:
@@ -71,21 +71,19 @@ async def test_the_tool_list_is_short_flat_and_read_only(engine: SearchEngine, e
         assert tool.annotations.destructive_hint is False
         assert tool.annotations.open_world_hint is False
         jsonschema.Draft202012Validator.check_schema(tool.input_schema)
-        if tool.name == "view_media":  # structured content beside a picture makes some hosts hide it
-            assert tool.output_schema is None
-            continue
-        assert tool.output_schema is not None
-        assert "additionalProperties" not in json.dumps(tool.output_schema)
-        jsonschema.Draft202012Validator.check_schema(tool.input_schema)
-        jsonschema.Draft202012Validator.check_schema(tool.output_schema)
+        assert (tool.output_schema is None) is (tool.name != "clip_search")  # structured content beside a picture makes some hosts hide it
+        if tool.output_schema is not None:
+            assert "additionalProperties" not in json.dumps(tool.output_schema)
+            jsonschema.Draft202012Validator.check_schema(tool.output_schema)
 
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_an_agent_finds_pages_on_and_narrows(engine: SearchEngine, era: str) -> None:
     async with connected(engine, era) as client:
-        schema = {tool.name: tool.output_schema for tool in (await client.list_tools()).tools}
+        schema = (await client.list_tools()).tools[0].output_schema
         first = await call(client, "clip_search", text="a red apple", n=5)
-        jsonschema.validate(first, schema["clip_search"])
+        assert schema is not None
+        jsonschema.validate(first, schema)
         assert first["returned"] == 5
         assert any("apple" in hit["title"] for hit in first["hits"])
         scores = [hit["score"] for hit in first["hits"]]
@@ -95,7 +93,7 @@ async def test_an_agent_finds_pages_on_and_narrows(engine: SearchEngine, era: st
         assert second["hidden"]["seen"] == 5
         assert second["hidden"]["best_hidden_score"] == pytest.approx(scores[0], abs=1e-4)
         overview = await call(client, "describe_filters")
-        jsonschema.validate(overview, schema["describe_filters"])
+        assert overview["fields"]
         red = await call(client, "clip_search", text="fruit", n=15, filters={"color": "red"}, detail="full")
         assert all("red" in hit["tags"]["color"] for hit in red["hits"])
         assert red["filters"] == "color is red"
@@ -119,6 +117,7 @@ async def test_an_agent_finds_pages_on_and_narrows(engine: SearchEngine, era: st
         ({"text": ["0: cat"]}, "-10 to 10"),
         ({"text": ["cat"] * 17}, "at most 16"),
         ({"unlike": [1]}, "Add text or like"),
+        ({"session": "s_x"}, "repeat those of the search"),
         ({"like": [999_999]}, "999999"),
         ({"like": ["a"]}, "list of ids"),
         ({"text": "cat", "page": 2}, "needs the session"),
