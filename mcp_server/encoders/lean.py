@@ -70,7 +70,8 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
     shape = Shape(**used, eps=eps, activation=kind, output=int(config["embed_dim"]))
     if shape.pool_type not in ("first", "last", "argmax", "eos") or shape.proj_type not in ("linear", "none"):
         raise NotLeanError(f"configuration pool_type={shape.pool_type} proj_type={shape.proj_type}")
-    if shape.width % shape.heads or (shape.proj_type == "none" and shape.width != shape.output):
+    sized = isinstance(shape.mlp_ratio, int | float) and shape.width % shape.heads == 0  # pyright: ignore[reportUnnecessaryIsInstance] - as read
+    if not sized or (shape.proj_type == "none" and shape.width != shape.output):
         raise NotLeanError("configuration of the widths")
     return shape
 

@@ -47,6 +47,8 @@ from mcp_server.errors import ModelUnavailableError
 
 logger = logging.getLogger(__name__)
 
+_MISFITS = (TypeError, AttributeError, KeyError, AssertionError, ArithmeticError)
+"""How settings that open_clip does not know, or of another kind than it expects, show."""
 SAME_VECTOR = 1e-6
 """Two vectors whose cosine is nearer to 1 than this are one."""
 
@@ -79,8 +81,9 @@ def create_whole(source: Source, **options: Any) -> Any:
 def _configuration_errors() -> Generator[None]:
     try:
         yield
-    except TypeError as error:  # how settings that this open_clip does not know show
-        raise ValueError(f"its configuration does not fit open_clip {open_clip.__version__}: {error}") from error
+    except _MISFITS as error:
+        told = f"{type(error).__name__} {error}".strip()
+        raise ValueError(f"its configuration does not fit open_clip {open_clip.__version__}: {told}") from None
 
 
 @contextlib.contextmanager

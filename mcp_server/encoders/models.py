@@ -17,6 +17,11 @@ from mcp_server.errors import ConfigError
 HF_HUB = "hf-hub:"
 CONFIG_FILE = "open_clip_config.json"
 
+_SIZES = ("context_length", "vocab_size", "width", "heads", "layers")
+"""Settings in `text_cfg` that are positive whole numbers."""
+_SETTINGS = ("tokenizer_kwargs", "norm_kwargs", "act_kwargs")
+"""Settings in `text_cfg` that are objects, or null."""
+
 
 @dataclass(frozen=True)
 class CachePaths:
@@ -56,12 +61,12 @@ def model_width(model: str, data_folder: Path) -> int | None:
         None for an `hf-hub:` model that has not been loaded here yet.
 
     Raises:
-        ConfigError: no such model or folder, or its configuration cannot be read.
+        ConfigError: no such model or folder, or its configuration cannot be read or has something in it that no model has.
     """
     if model.startswith(HF_HUB):
         return _cached_width(model, data_folder)
     config = folder_config(model) if model.startswith(LOCAL_DIR) else built_in_config(model)
-    return _embed_dim(config, model)
+    return int(config["embed_dim"])
 
 
 def folder_of(model: str) -> Path:
@@ -102,7 +107,11 @@ def built_in_config(model: str) -> dict[str, Any]:
 
 
 def model_cfg_in(config_file: Path, model: str) -> dict[str, Any]:
-    """Return the model configuration in `config_file`, bare or under `model_cfg`. Raises ConfigError when there is none."""
+    """Return the model configuration in `config_file`, bare or under `model_cfg`: its width and the sizes of its text tower are numbers.
+
+    Raises:
+        ConfigError: there is none, or a setting is of the wrong kind.
+    """
     try:
         config = json.loads(config_file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -111,14 +120,31 @@ def model_cfg_in(config_file: Path, model: str) -> dict[str, Any]:
         config = cast("dict[str, Any]", config).get("model_cfg", config)
     if not (isinstance(config, dict) and {"embed_dim", "text_cfg", "vision_cfg"} <= set(cast("dict[str, Any]", config))):
         raise ConfigError(f"Model = {model}: {config_file} is not an open_clip configuration: it needs embed_dim, text_cfg and vision_cfg.")
-    return cast("dict[str, Any]", config)
+    settings = cast("dict[str, Any]", config)
+    if wrong := _wrong_in(settings):
+        raise ConfigError(f"Model = {model}: in {config_file}, {wrong}.")
+    return settings
 
 
-def _embed_dim(config: dict[str, Any], model: str) -> int:
-    width = config["embed_dim"]
-    if not isinstance(width, int) or isinstance(width, bool) or width < 1:
-        raise ConfigError(f"Model = {model}: embed_dim in its configuration must be a positive whole number, not {width!r}.")
-    return width
+def _wrong_in(config: dict[str, Any]) -> str | None:
+    """Return which setting is of the wrong kind, and what it must be."""
+    if not _is_size(config["embed_dim"]):
+        return f"embed_dim must be a positive whole number, not {config['embed_dim']!r}"
+    for name in ("text_cfg", "vision_cfg"):
+        if not isinstance(config[name], dict):
+            return f"{name} must be an object"
+    text = cast("dict[str, Any]", config["text_cfg"])
+    for name in _SIZES:
+        if name in text and not _is_size(text[name]):
+            return f"{name} in text_cfg must be a positive whole number, not {text[name]!r}"
+    for name in _SETTINGS:
+        if not isinstance(text.get(name), dict | None):
+            return f"{name} in text_cfg must be an object"
+    return None
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _cached_width(model: str, data_folder: Path) -> int | None:

@@ -212,10 +212,10 @@ def load_image_encoder(model: str, device: str) -> OpenClipImages:
 
         source = locate(model, published)
         whole = cast("nn.Module", create_whole(source, precision=precision, device=place, return_transform=False))
+        del whole.text  # half the memory of a SigLIP, and never used here
+        return OpenClipImages(whole.eval().requires_grad_(False), int(source.config["embed_dim"]), place)
     except _LOAD_FAILURES as error:
         raise failures.not_loaded(model, error) from error
-    del whole.text  # half the memory of a SigLIP, and never used here
-    return OpenClipImages(whole.eval().requires_grad_(False), int(source.config["embed_dim"]), place)
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

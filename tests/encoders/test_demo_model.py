@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from pathlib import Path
@@ -140,6 +141,36 @@ def test_a_folder_without_weights_is_refused_rather_than_filled_at_random(demo_m
     with pytest.raises(ModelUnavailableError, match="could not be loaded") as caught:
         load_text_encoder(f"local-dir:{tmp_path}", "cpu", tmp_path)
     assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "told"),
+    [
+        ("text_cfg", {"pool_type": "x"}, "does not fit open_clip"),
+        ("text_cfg", {"heads": 3}, "divisible"),
+        ("text_cfg", {"mlp_ratio": None}, "does not fit open_clip"),
+        ("model_cfg", {"multimodal_cfg": []}, "does not fit open_clip"),
+        ("vision_cfg", {"layers": "x"}, "does not fit open_clip"),
+        ("preprocess_cfg", {"mean": "x"}, "could not be loaded"),
+        ("preprocess_cfg", {"fill_color": "white"}, "could not be loaded"),
+    ],
+    ids=str,
+)
+def test_settings_that_no_model_has_are_refused_with_a_sentence(
+    part: str, change: dict[str, Any], told: str, demo_model: str, tmp_path: Path
+) -> None:
+    folder = Path(demo_model.removeprefix("local-dir:"))
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    (config if part in config else config["model_cfg"])[part].update(change)
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    shutil.copy(folder / "open_clip_model.safetensors", tmp_path)
+    with pytest.raises(ModelUnavailableError, match="could not be loaded on the server") as pictures:
+        load_image_encoder(f"local-dir:{tmp_path}", "cpu")
+    assert told in pictures.value.remedy
+    if part in ("text_cfg", "model_cfg"):
+        with pytest.raises(ModelUnavailableError, match="could not be loaded on the server") as words:
+            load_text_encoder(f"local-dir:{tmp_path}", "cpu", tmp_path)
+        assert told in words.value.remedy
 
 
 @pytest.mark.parametrize("content", ["nothing", "words", "a program"])

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -44,6 +45,28 @@ def test_a_folder_that_is_no_model_is_refused_by_name(content: str | None, tmp_p
         (tmp_path / "open_clip_config.json").write_text(content)
     with pytest.raises(ConfigError, match=r"Model = local-dir:"):
         model_width(f"local-dir:{tmp_path}", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"embed_dim": 192.0}, "embed_dim must be a positive whole number, not 192.0"),
+        ({"text_cfg": []}, "text_cfg must be an object"),
+        ({"vision_cfg": None}, "vision_cfg must be an object"),
+        ({"text_cfg": {"layers": "4"}}, "layers in text_cfg must be a positive whole number, not '4'"),
+        ({"text_cfg": {"context_length": None}}, "context_length in text_cfg must be"),
+        ({"text_cfg": {"heads": 0}}, "heads in text_cfg must be"),
+        ({"text_cfg": {"width": True}}, "width in text_cfg must be"),
+        ({"text_cfg": {"tokenizer_kwargs": ["clean"]}}, "tokenizer_kwargs in text_cfg must be an object"),
+        ({"text_cfg": {"norm_kwargs": 5}}, "norm_kwargs in text_cfg must be an object"),
+    ],
+    ids=str,
+)
+def test_a_setting_of_the_wrong_kind_is_refused_by_name(change: dict[str, Any], told: str, tmp_path: Path) -> None:
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"embed_dim": 5, "text_cfg": {}, "vision_cfg": {}, **change}))
+    with pytest.raises(ConfigError, match=r"Model = local-dir:.*open_clip_config\.json") as caught:
+        model_width(f"local-dir:{tmp_path}", tmp_path)
+    assert told in str(caught.value)
 
 
 @pytest.mark.parametrize(
