@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from typing import Any, Literal
 from mcp_server.domain.search import Item
 from mcp_server.domain.session import SessionHistory
 from mcp_server.engine.collection import Collection
+from mcp_server.engine.question import in_words
 from mcp_server.engine.shelf import Shelf
 from mcp_server.errors import CatalogBusyError, CollectionError, UnknownCollectionError
 from mcp_server.stores.sessions import Sessions
@@ -92,15 +93,6 @@ def as_csv(rows: Iterable[Row]) -> str:
     for row in rows:
         writer.writerow([_safe(row[name]) if name in ("title", "query") else row[name] for name in COLUMNS])
     return out.getvalue()
-
-
-def in_words(question: Mapping[str, Any]) -> str:
-    """Return a question as one line: `2: red car; - night; like 104, 2077; unlike 9; filters: category is food`."""
-    parts = [str(text) for text in question.get("text", [])]
-    parts += [f"{name} {', '.join(map(str, question[name]))}" for name in ("like", "unlike") if question.get(name)]
-    if question.get("filters"):
-        parts.append(f"filters: {question['filters']}")
-    return "; ".join(parts)
 
 
 class _Found:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 from mcp_server.domain.search import SearchOutcome, SearchRequest
 from mcp_server.domain.session import PageEntry
 from mcp_server.engine.collection import Collection
-from mcp_server.engine.question import in_words, query_key
+from mcp_server.engine.question import asked, in_words, query_key
 from mcp_server.engine.shelf import Shelf
 from mcp_server.engine.steps import Waiting, Walk
 from mcp_server.errors import BadArgumentError, clipped
@@ -112,13 +110,14 @@ class SearchEngine:
         if kept is not None and (asks or request.collection is not None):
             collection, question = kept
 
-            def asked(of: Collection) -> tuple[str, dict[str, Any]]:
-                return of.name, in_words(request, of.filters.evaluate(request.filters).sentence) if asks else question
+            def repeated(of: Collection) -> bool:
+                return (of.name, asked(request, of.filters.evaluate(request.filters).sentence) if asks else question) == kept
 
-            if self.shelf.with_collection(request.collection or collection, asked) != kept:
+            if not self.shelf.with_collection(request.collection or collection, repeated):
+                told = f'"{clipped(in_words(question), 60)}" in "{clipped(collection, 20)}"'
                 raise BadArgumentError(
-                    f"Page {page:,} of this session answered {clipped(_told(collection, question), 150)}; this call asks something else. "
-                    "Leave page out to search for it, or leave out text, like, unlike, filters and collection to have that answer again."
+                    f"Page {page:,} of this session answered {told}; this call asks something else. "
+                    "Leave out page to search, or text, like, unlike, filters and collection to have that answer again."
                 )
         return text
 
@@ -149,7 +148,7 @@ class SearchEngine:
                 entry = PageEntry(
                     collection=collection.name,
                     query=query_key(request),
-                    question=in_words(request, draft.filter_sentence),
+                    question=asked(request, draft.filter_sentence),
                     ids=tuple(int(hit.item.id) for hit in draft.hits),
                     scores=tuple(hit.score for hit in draft.hits),
                 )
@@ -170,12 +169,6 @@ def _writing(write: Callable[[SearchOutcome], str] | None, draft: SearchOutcome)
     return None if write is None else lambda session, page: write(replace(draft, session=session, page=page))
 
 
-def _told(collection: str, question: dict[str, Any]) -> str:
-    return ", ".join(
-        (f'collection "{collection}"', *(f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in question.items()))
-    )
-
-
 def _plain(texts: list[str]) -> str | list[str]:
     return texts[0] if len(texts) == 1 else texts
 
@@ -194,15 +187,15 @@ def _log(collection: Collection, request: SearchRequest, outcome: SearchOutcome,
         outcome.approximation is None,
         clock,
     )
-    asked = in_words(request, outcome.filter_sentence)
-    logger.debug("search.asked %r", asked)
+    question = asked(request, outcome.filter_sentence)
+    logger.debug("search.asked %r", question)
     if collection.audit is not None:
         collection.audit.write(
             session=outcome.session,
             page=outcome.page,
             collection=collection.name,
-            text=_plain(asked.get("text", [])),
-            **{name: asked[name] for name in ("like", "unlike") if name in asked},
+            text=_plain(question.get("text", [])),
+            **{name: question[name] for name in ("like", "unlike") if name in question},
             filters=outcome.filter_sentence,
             n=request.n,
             ids=[hit.item.id for hit in outcome.hits],

@@ -27,10 +27,12 @@ from mcp_server.domain.ids import MediaId
 from mcp_server.domain.search import Item, SearchOutcome, SearchRequest, WeightedText
 from mcp_server.domain.session import PageEntry, SessionChange
 from mcp_server.engine.curation import update_session
-from mcp_server.engine.export import as_csv, as_jsonl, export_rows, in_words, session_report
+from mcp_server.engine.export import as_csv, as_jsonl, export_rows, session_report
 from mcp_server.engine.opening import open_engine
+from mcp_server.engine.question import in_words
 from mcp_server.engine.search import SearchEngine
 from mcp_server.errors import (
+    MESSAGE_LIMIT,
     BadArgumentError,
     CatalogBusyError,
     CatalogReplacedError,
@@ -143,15 +145,19 @@ def test_a_page_is_not_given_as_the_answer_to_another_question(engine: SearchEng
         SearchRequest(CAT, filters=red, unlike=(MediaId(1221),)),
         SearchRequest(like=(MediaId(1221),)),
     ):
-        with pytest.raises(BadArgumentError, match=r'Page 1 of this session answered collection "demo", text .* Leave page out'):
+        with pytest.raises(BadArgumentError, match=r'Page 1 .* answered "a cat; filters: color is red" in "demo"; .* Leave out page'):
             engine.answer(replace(other, session=session, page=1), write)
-    with pytest.raises(BadArgumentError, match=r"Page 2 .* like"):
+    with pytest.raises(BadArgumentError, match=r'Page 2 .* "like 1221"'):
         engine.answer(SearchRequest(CAT, session=session, page=2), write)
     with pytest.raises(UnknownCollectionError):
         engine.answer(SearchRequest((), "nothing", session=session, page=1), write)
     with pytest.raises(UnknownFieldError):
         engine.answer(SearchRequest(CAT, filters=AnyOf("colour of the sky", ("red",)), session=session, page=1), write)
-    assert engine.sessions.pages(session) == 2
+    engine.answer(SearchRequest((WeightedText("a cat on a sofa " * 20),), session=session), write)
+    with pytest.raises(BadArgumentError, match=r"have that answer again\.$") as refused:
+        engine.answer(SearchRequest(CAT, session=session, page=3), write)
+    assert len(str(refused.value)) <= MESSAGE_LIMIT
+    assert engine.sessions.pages(session) == 3
 
 
 def test_a_call_repeated_while_its_first_try_is_under_way_gets_the_same_page(engine: SearchEngine) -> None:
