@@ -55,6 +55,10 @@ def _description(engine: SearchEngine, collection: Collection, question: FilterQ
     if question.field is not None:
         page = field_page(collection.filters, question.field, question.match, question.n, question.offset, mask)
         return Answer(body | _page(page, question))
+    if selection.count == 0 and question.filters is not None:
+        return Answer(body | {"fields": [], "next": collection.filters.explain_empty(question.filters)})
+    if mask is not None and not mask.any():
+        return Answer(body | {"fields": [], "next": "The session has shown or excludes every match; leave out session to count them all."})
     return Answer(body | _overview(collection, overview(collection.filters, mask), mask, len(compact(body))))
 
 

@@ -284,6 +284,19 @@ async def test_a_filter_that_leaves_nothing_says_which_condition_did_it(engine: 
         assert any("unicode_version" in warning for warning in found["warnings"])
 
 
+async def test_an_overview_of_nothing_says_why(engine: SearchEngine) -> None:
+    async with connected(engine, "auto") as client:
+        for text in ({}, {"text": "cat"}):
+            found = await call(client, "describe_filters", filters={"category": "flags", "unicode_version": {"gte": 1000}}, **text)
+            assert (found["matching"], found["fields"]) == (0, [])
+            assert "unicode_version" in found["next"]
+        apples = {"title": "red apple"}
+        session = (await call(client, "clip_search", text="apple", filters=apples))["session"]
+        found = await call(client, "describe_filters", text="apple", filters=apples, session=session)
+        assert (found["matching"], found["fields"]) == (2, [])
+        assert "leave out session" in found["next"]
+
+
 async def test_two_calls_of_describe_filters_name_the_nearest_field(engine: SearchEngine) -> None:
     async with connected(engine, "auto") as client:
         assert '"field"' in await refusal(client, "describe_filters", name="color")
