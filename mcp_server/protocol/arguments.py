@@ -22,6 +22,8 @@ MOST_PAGES = 10_000_000
 MOST_VIEWED = 12
 MOST_VALUES = 100
 MOST_OFFSET = 10_000_000
+LONGEST_NAME = 40
+"""Characters of an unknown argument's name that are compared with the known ones: comparing takes time, and all are shorter."""
 FACET_MATCHES = 500
 """describe_filters with text counts the values of so many of the best unseen matches."""
 
@@ -184,7 +186,7 @@ def refused_names(tool: str, names: Sequence[str], known: Sequence[str]) -> str 
     wrong = next((name for name in names if name not in known), None)
     if wrong is None:
         return None
-    folded = wrong.lower().replace("-", "_").strip("_ ")
+    folded = wrong[:LONGEST_NAME].lower().replace("-", "_").strip("_ ")
     right = OTHER_NAMES[tool].get(folded) or next((name for name in known if _alike(folded, name)), None)
     hint = f'use "{right}"' if right else "leave it out"
     note = " (a session pages on by itself)" if right == "session" and folded in ("offset", "start") else ""

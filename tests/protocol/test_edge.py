@@ -21,6 +21,7 @@ from mcp_server.domain.search import HiddenCounts, Hit, Item, SearchOutcome, Sea
 from mcp_server.engine.opening import open_engine
 from mcp_server.engine.search import SearchEngine
 from mcp_server.protocol.answers import search_answer
+from mcp_server.protocol.arguments import refused_names
 from mcp_server.server import build_server
 
 pytestmark = pytest.mark.anyio
@@ -401,6 +402,12 @@ async def test_a_field_whose_values_cannot_be_listed_says_how_to_filter_by_it(en
         condition = json.loads(page["next"].split("there: ")[1].removesuffix("."))
         found = await call(client, "clip_search", text="cat", filters=condition)
         assert found["matching"] == page["field"]["items"] > 0
+
+
+async def test_a_name_as_long_as_a_message_is_refused_at_once() -> None:
+    told = refused_names("clip_search", ["excluded" * 12_000_000], ["text", "excluded_groups"])  # once a quarter of an hour
+    assert told is not None
+    assert "leave it out" in told
 
 
 async def test_a_filter_with_a_key_twice_is_refused_and_an_empty_list_explained(engine: SearchEngine) -> None:
