@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mcp_server.errors import SessionStoreError
@@ -62,6 +63,8 @@ class SessionFile:
 
     def __init__(self, file: Path, now: Callable[[], float] = time.time) -> None:
         """Open or create `file`; one of an older version gets the tables it lacks. A damaged file is set aside under another name.
+
+        A new file is its owner's alone to read, since a handle in it is all that is needed to read a session; ":memory:" makes none.
 
         Raises:
             SessionStoreError: the file cannot be created or read.
@@ -132,6 +135,9 @@ class SessionFile:
 
     def _opened(self) -> sqlite3.Connection:
         self._openings += 1
+        if str(self._file) != ":memory:":
+            with suppress(FileExistsError):  # SQLite makes its files beside this one with the same rights
+                os.close(os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         self._opened_file = self._file_there()
         db = sqlite3.connect(self._file, timeout=20, isolation_level=None, check_same_thread=False)
         try:
@@ -142,7 +148,6 @@ class SessionFile:
         except sqlite3.Error:
             db.close()
             raise
-        self._opened_file = self._opened_file or self._file_there()
         return db
 
     def _file_there(self) -> tuple[int, int] | None:

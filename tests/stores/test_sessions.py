@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
 import threading
@@ -192,6 +193,25 @@ def test_a_file_that_cannot_be_written_is_a_sentence_for_the_user_and_named_in_t
         Sessions(file)
     assert str(tmp_path) not in caught.value.message
     assert str(file) in caplog.text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no rights for others in a file's mode; a user's folders are the user's alone")
+def test_sessions_are_their_owners_alone_to_read(tmp_path: Path) -> None:
+    usual = os.umask(0)
+    try:
+        with closing(Sessions(tmp_path / "sessions.db")) as sessions:
+            assert remember(sessions, None, "demo", "q", ids(1), "skip")
+            made = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    finally:
+        os.umask(usual)
+    assert made == dict.fromkeys(("sessions.db", "sessions.db-wal", "sessions.db-shm"), 0o600)
+
+
+def test_sessions_in_memory_make_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with closing(Sessions(Path(":memory:"))) as sessions:
+        assert remember(sessions, None, "demo", "q", ids(1), "skip")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_transaction_cut_off_in_the_middle_leaves_the_file_as_it_was(tmp_path: Path) -> None:
