@@ -86,12 +86,12 @@ def as_jsonl(rows: Iterable[Row]) -> str:
 
 
 def as_csv(rows: Iterable[Row]) -> str:
-    """Return CSV (RFC 4180) with a header. A title or query that a spreadsheet would take for a formula gets a leading apostrophe."""
+    """Return CSV (RFC 4180) with a header. A text that a spreadsheet would take for a formula gets a leading apostrophe."""
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow(COLUMNS)
     for row in rows:
-        writer.writerow([_safe(row[name]) if name in ("title", "query") else row[name] for name in COLUMNS])
+        writer.writerow([_safe(value) if isinstance(value := row[name], str) else value for name in COLUMNS])
     return out.getvalue()
 
 

@@ -280,21 +280,22 @@ def test_an_export_is_refused_while_the_catalog_is_locked_and_read_anew_when_it_
         assert export_rows(engine.shelf, engine.sessions, session, "shown") == rows
 
 
-def test_spreadsheets_get_no_formulas_but_exact_ids_and_uris() -> None:
+def test_spreadsheets_get_no_formulas_and_json_lines_have_everything_exact() -> None:
     row = {
         "collection": "c",
         "id": 1,
         "title": '=HYPERLINK("x")',
-        "uri": "=a.png",
+        "uri": "=cmd|' /C calc'!A0",
         "original_url": "",
-        "score": 0.5,
+        "score": -0.5,
         "query": '-x, "y"\nz',
         "page": 1,
     }
     (read,) = csv.DictReader(io.StringIO(as_csv([row])))
     assert read["title"] == '\'=HYPERLINK("x")'
     assert read["query"] == '\'-x, "y"\nz'
-    assert read["uri"] == "=a.png"
+    assert read["uri"] == "'=cmd|' /C calc'!A0"
+    assert read["score"] == "-0.5"
     assert json.loads(as_jsonl([row])) == row
 
 
