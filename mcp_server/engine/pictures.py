@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -25,6 +27,9 @@ JPEG = "image/jpeg"
 _THREADS = 6
 _THUMBNAIL_SIDE = 384
 """Up to this side a thumbnail is asked for first, above it the original."""
+_decoding = threading.Lock()
+"""Pictures are decoded one at a time, and some files take half a minute: who waits behind one can leave when nobody waits for him."""
+_LATE = "not there in time"
 
 
 @dataclass(frozen=True)
@@ -116,16 +121,17 @@ def _tiles(media: Media, ids: Sequence[int], items: dict[int, Item], seconds: fl
 def _looks(media: Media, items: Mapping[int, Item], side: int, ground: int, seconds: float) -> dict[int, Image.Image | str]:
     """Return what `_look` says of each of `items`; they are looked at side by side, since web servers take their time."""
     pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="picture")
+    deadline = time.monotonic() + seconds
     try:
-        looks = {one: pool.submit(_look, media, item, side, ground) for one, item in items.items()}
+        looks = {one: pool.submit(_look, media, item, side, ground, deadline) for one, item in items.items()}
         wait(looks.values(), timeout=seconds)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-    return {one: look.result() if look.done() and not look.cancelled() else "not there in time" for one, look in looks.items()}
+    return {one: look.result() if look.done() and not look.cancelled() else _LATE for one, look in looks.items()}
 
 
-def _look(media: Media, item: Item, side: int, ground: int) -> Image.Image | str:
-    """Return the picture of `item`, or in a few words why it cannot be had."""
+def _look(media: Media, item: Item, side: int, ground: int, deadline: float) -> Image.Image | str:
+    """Return the picture of `item`, or in a few words why it cannot be had; none is begun to be decoded after `deadline`."""
     from mcp_server.pictures.viewing import UnviewableError, viewed
 
     sources: list[tuple[PictureStore, str]] = [(media.thumbnails, item.thumbnail_uri), (media.originals, item.uri)]
@@ -134,10 +140,15 @@ def _look(media: Media, item: Item, side: int, ground: int) -> Image.Image | str
         data = store.read(uri) if uri else None
         if data is None:
             continue
+        left = deadline - time.monotonic()
+        if left <= 0 or not _decoding.acquire(timeout=left):
+            return _LATE
         try:
             return viewed(data, side, ground)
         except UnviewableError as error:
             reason = str(error)
+        finally:
+            _decoding.release()
     return reason
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -14,9 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from mcp_server.domain.search import SearchRequest, WeightedText
 from mcp_server.engine.pictures import contact_sheet, picture
 from mcp_server.engine.search import SearchEngine
 from mcp_server.errors import UnknownMediaError
+from mcp_server.pictures import viewing
 from mcp_server.pictures.contact_sheet import SHEET_SIDE, Tile, draw_sheet, grid_for
 from mcp_server.pictures.viewing import JPEG_BYTES, UnviewableError, as_jpeg, viewed
 from mcp_server.protocol.view import view_answer
@@ -160,6 +164,22 @@ def test_a_sheet_of_the_demo_names_every_tile(demo: SearchEngine) -> None:
     ]
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(image.data)))).astype(int)
     assert ((shown[..., 0] > 180) & (shown[..., 1] < 90)).mean() > 0.05  # the apples are there, and red
+
+
+def test_pictures_that_nobody_waits_for_any_more_are_not_decoded(demo: SearchEngine) -> None:
+    def looking() -> int:
+        return sum(thread.name.startswith("picture") for thread in threading.enumerate())
+
+    ids = [int(hit.item.id) for hit in demo.search(SearchRequest((WeightedText("a cat"),), n=12)).hits]
+    before = looking()
+    with viewing._decoding:  # pyright: ignore[reportPrivateUsage] - as if a picture took very long
+        sheet = contact_sheet(demo.shelf, None, ids, seconds=0.05)
+        assert sheet.key.count("not there in time") == 12
+        until = time.monotonic() + 20
+        while looking() > before + 1 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert looking() <= before + 1  # the one that is being decoded
+    assert "not there in time" not in contact_sheet(demo.shelf, None, ids).key
 
 
 def test_unknown_ids_alone_are_refused(demo: SearchEngine) -> None:
