@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import quote
 
 from mcp_server.config import wrong_with
+from mcp_server.errors import clipped
 
 try:
     from lzma import LZMAError
@@ -26,8 +27,9 @@ MAX_PICTURE_BYTES = 64 * 2**20
 """Larger files are not read: no picture to look at needs more."""
 
 _PIECE_BYTES = 2**20
-_ZIP_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, RuntimeError, ValueError)
-"""RuntimeError: encrypted or oddly compressed; ValueError: names that are not in the encoding they claim."""
+_ZIP_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, MemoryError, RuntimeError, ValueError)
+"""MemoryError: an entry may ask for 4 GiB to be unpacked in; RuntimeError: encrypted or oddly compressed; ValueError: names that are not in
+the encoding they claim."""
 
 _USER = re.compile(r"^(https?://)[^/?#]*@", re.IGNORECASE)
 _ESCAPED = re.compile(r"(?:[^%]|%[0-9A-Fa-f]{2})*")
@@ -101,7 +103,7 @@ class FolderPictures(PictureStore):
                 return None
             return path.read_bytes()
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links in a circle
-            logger.warning("picture.unreadable uri=%s reason=%s", uri, error)
+            _log_unreadable(uri, error)
             return None
 
 
@@ -125,7 +127,7 @@ class ZipPictures(PictureStore):
         except KeyError:
             return None
         except _ZIP_ERRORS as error:
-            logger.warning("picture.unreadable uri=%s reason=%s", uri, error)
+            _log_unreadable(uri, error)
             return None
 
     def close(self) -> None:
@@ -168,6 +170,11 @@ class WebPictures(PictureStore):
             return None
         # an address that is escaped already stays as it is; a bare % is a character of a file name
         return base + joint + quote(below, safe="/?=&%" if _ESCAPED.fullmatch(below) else "/?=&")
+
+
+def _log_unreadable(uri: str, error: Exception) -> None:
+    """Say so on one line, whatever characters a catalog has in its addresses."""
+    logger.warning("picture.unreadable uri=%r reason=%r", clipped(uri, 80), clipped(error, 200))
 
 
 def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:

@@ -117,6 +117,30 @@ def test_an_entry_that_unpacks_to_more_than_it_claims_does_not_fill_the_memory(t
     store.close()
 
 
+def test_an_entry_that_asks_for_more_memory_than_there_is_gives_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(tmp_path / "t.zip", "w", zipfile.ZIP_LZMA) as packed:
+        packed.writestr("one.png", b"one")
+
+    def refused(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("lzma.LZMADecompressor", refused)  # where there is memory enough, none would refuse it
+    store = PictureStore.open(str(tmp_path / "t.zip"))
+    assert store.read("one.png") is None
+    store.close()
+
+
+def test_what_is_said_of_an_unreadable_picture_is_one_short_line_whatever_its_address(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert PictureStore.open(str(folder)).read("x" * 5000 + "/" + "y" * 300) is None
+    assert PictureStore.open(str(folder)).read("\n12:00 INFO search.done \x1b[2J" + "y" * 300) is None
+    first, second = [record.getMessage() for record in caplog.records if record.message.startswith("picture.unreadable")]
+    assert len(first) < 500
+    assert len(second) < 500
+    assert second.isprintable()
+
+
 def test_a_closed_zip_opens_again(archive: Path) -> None:
     store = PictureStore.open(str(archive))
     assert store.read("a/one.png") == b"one"
