@@ -114,6 +114,11 @@ class SessionFile:
         """Return what changes when anyone else writes to the file, or another file takes its place. Only while `db` is lent."""
         return self._openings, int(db.execute("PRAGMA data_version").fetchone()[0])
 
+    def used_bytes(self, db: sqlite3.Connection) -> int:
+        """Return how many bytes of the file hold anything: what is removed leaves room in it for what comes. Only while `db` is lent."""
+        pages, free, size = (int(db.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_count", "freelist_count", "page_size"))
+        return (pages - free) * size
+
     def close(self) -> None:
         """Close the file. It must not be used afterwards."""
         with self._lock:

@@ -32,6 +32,8 @@ KEPT_LONG_SECONDS = 30 * KEPT_SECONDS
 """How long a session with a shortlist, exclusions or notes is kept."""
 MOST_IDS = 100_000
 MOST_SESSIONS = 10_000
+MOST_BYTES = 2 * 2**30
+"""Of all sessions together. One that has shown `MOST_IDS` takes some 20 MB, and so does each of its forks."""
 MOST_KEPT = 10_000
 MOST_NOTES = 200
 MOST_PAGES = 10_000
@@ -63,6 +65,7 @@ class Sessions:
         now: Callable[[], float] = time.time,
         most_ids: int = MOST_IDS,
         most_sessions: int = MOST_SESSIONS,
+        most_bytes: int = MOST_BYTES,
     ) -> None:
         """Open or create `file`. A damaged file is set aside under another name, so that searching goes on.
 
@@ -74,6 +77,7 @@ class Sessions:
         self._now = now
         self._most_ids = most_ids
         self._most_sessions = most_sessions
+        self._most_bytes = most_bytes
 
     def check(self, session: str) -> None:
         """Raise UnknownSessionError unless `session` is known and not expired."""
@@ -275,12 +279,13 @@ class Sessions:
         before = db.total_changes
         db.execute(f"DELETE FROM sessions WHERE {_expired()}", self._ages())
         (count,) = db.execute("SELECT COUNT(*) FROM sessions").fetchone()
-        if count >= self._most_sessions:
-            room = max(1, self._most_sessions // 100)  # for some at once: to find the oldest, all are looked at
+        if count >= self._most_sessions or self._file.used_bytes(db) >= self._most_bytes:
+            most = min(count, self._most_sessions)
+            room = max(1, most // 100)  # for some at once: to find the oldest, all are looked at
             db.execute(
                 f"DELETE FROM sessions WHERE id IN (SELECT id FROM sessions ORDER BY id IS ? DESC, {_HAS_MARKS} DESC, used DESC "
                 "LIMIT -1 OFFSET ?)",
-                (spared, self._most_sessions - room),
+                (spared, max(1, most - room)),
             )
         if db.total_changes != before:
             self._shown.forget()

@@ -544,6 +544,21 @@ def test_a_fork_is_never_made_room_for_by_what_it_copies(sessions: Sessions, clo
     sessions.check(oldest)
 
 
+def test_forks_of_a_long_session_do_not_fill_the_disk(tmp_path: Path, clock: Clock) -> None:
+    file = tmp_path / "sessions.db"
+    with closing(Sessions(file, now=clock, most_bytes=1_000_000)) as sessions:
+        long = remember(sessions, None, "demo", "q", ids(*range(5_000)), "skip")
+        forks: list[str] = []
+        for _ in range(20):
+            clock.time += 1
+            forks.append(sessions.update(SessionChange(long, fork=True)).session)
+        assert long
+        assert len(sessions.shown(long, "demo")) == len(sessions.shown(forks[-1], "demo")) == 5_000
+        with pytest.raises(UnknownSessionError):
+            sessions.check(forks[0])
+    assert file.stat().st_size < 2_000_000
+
+
 def test_an_answer_made_from_what_was_seen_before_another_is_not_recorded(sessions: Sessions) -> None:
     session = remember(sessions, None, "demo", "q", ids(1), "skip")
     entry = PageEntry("demo", "q", {"text": ["q"]}, (2,), (0.5,))
