@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from typing import cast
 
-from mcp_server.domain.filter_conditions import is_reversed, reversed_range
 from mcp_server.domain.filter_limits import Budget, check_depth, checked_scalar, quoted
 from mcp_server.domain.filters import And, Filter, Not, Or, Scalar, TagIds, TagsetBetween
 from mcp_server.errors import FilterError
@@ -75,8 +74,6 @@ def _condition(raw: Fields, budget: Budget) -> Filter:
     lower, upper = (_bound(constraint.get(key), tagset) for key in ("lower_bound", "upper_bound"))
     if lower is None and upper is None:
         raise FilterError('A "constraint" needs "value_ids" (with "operator"), or "lower_bound" or "upper_bound" or both.')
-    if lower is not None and upper is not None and is_reversed(lower, upper):
-        raise reversed_range(f"tagset {tagset}", lower, upper)
     return TagsetBetween(tagset, tagtype, lower, upper)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
-from decimal import Decimal, InvalidOperation
 from typing import cast
 
 from mcp_server.domain.filter_limits import MAX_TEXT, Budget, check_depth, checked_scalar, quoted
@@ -32,7 +30,6 @@ _INSTEAD = {
     "between": '"gte" and "lte"',
     "range": '"gte" and "lte"',
 }
-_ZONED = re.compile(r"(?:[+-]\d{2}:?\d{2}|[Zz])$")
 
 
 def parse_condition(field: str, raw: object, budget: Budget, depth: int = 0) -> Filter:
@@ -84,7 +81,7 @@ def _parse_object(field: str, raw: dict[object, object], budget: Budget, depth: 
         else:
             raise FilterError(_unknown_key(field, key))
     if bounds:
-        parts.insert(0, _between(field, bounds))
+        parts.insert(0, Between(field, **bounds))
     if not parts:
         raise FilterError(f'{quoted(field)} has an empty condition. Leave the field out, or give a value, a list, or {{"exists": true}}.')
     return parts[0] if len(parts) == 1 else And(tuple(parts))
@@ -114,41 +111,6 @@ def _checked_bound(raw: object, field: str, word: str) -> Scalar:
     if isinstance(raw, bool | list | tuple | dict) or raw == "":
         raise FilterError(f'"{word}" of {quoted(field)} takes one number, date or time, not {quoted(raw)}. Leave it out for an open end.')
     return checked_scalar(raw, field)
-
-
-def _between(field: str, bounds: dict[str, Scalar]) -> Between:
-    for lower in (bounds[word] for word in ("gte", "gt") if word in bounds):
-        for upper in (bounds[word] for word in ("lte", "lt") if word in bounds):
-            if is_reversed(lower, upper):
-                raise reversed_range(field, lower, upper)
-    return Between(field, **bounds)
-
-
-def is_reversed(lower: Scalar, upper: Scalar) -> bool:
-    """True when both bounds are numbers, or ISO texts of the same shape, and `lower` is the larger. Other pairs cannot be told here."""
-    first, last = _number(lower), _number(upper)
-    if first is not None and last is not None:
-        return first > last
-    if not (isinstance(lower, str) and isinstance(upper, str)) or _ZONED.search(lower[10:]):
-        return False
-    same_shape = re.sub(r"[0-9]", "0", lower) == re.sub(r"[0-9]", "0", upper)
-    return same_shape and lower[:1].isdigit() and lower > upper
-
-
-def reversed_range(field: str, lower: Scalar, upper: Scalar) -> FilterError:
-    """Return the error for a range whose lower bound is above its upper bound."""
-    around = f'{{"any": [{{"gte": {quoted(lower)}}}, {{"lte": {quoted(upper)}}}]}}'
-    return FilterError(
-        f"{quoted(field)}: the range from {quoted(lower)} to {quoted(upper)} is reversed. Swap them; for outside them: {around}."
-    )
-
-
-def _number(value: Scalar) -> Decimal | None:
-    try:
-        number = Decimal(str(value) if isinstance(value, float) else value)  # 0.1 as it was written, not as it is stored
-    except InvalidOperation:
-        return None
-    return number if number.is_finite() else None
 
 
 def _unknown_key(field: str, key: object) -> str:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from mcp_server.domain.filter_conditions import reversed_range
+from mcp_server.domain.filter_limits import quoted
 from mcp_server.domain.filters import Scalar, folded_values, scalar_text
 from mcp_server.errors import FilterError, clipped
 from mcp_server.stores.columns import Texts
@@ -49,7 +49,7 @@ def range_slice(data: FieldData, bounds: dict[str, Scalar]) -> tuple[int, int]:
             if lower in periods and upper in periods:
                 top = periods[upper].last if upper == "lte" else periods[upper].first
                 if periods[lower].first > top:
-                    raise reversed_range(data.field.name, bounds[lower], bounds[upper])
+                    raise _reversed_range(data.field.name, bounds[lower], bounds[upper])
     start, stop = 0, len(data.keys)
     for word, period in periods.items():
         match word:
@@ -62,6 +62,13 @@ def range_slice(data: FieldData, bounds: dict[str, Scalar]) -> tuple[int, int]:
             case _:
                 stop = min(stop, _left(data, period.first))
     return start, max(start, stop)
+
+
+def _reversed_range(field: str, lower: Scalar, upper: Scalar) -> FilterError:
+    around = f'{{"any": [{{"gte": {quoted(lower)}}}, {{"lte": {quoted(upper)}}}]}}'
+    return FilterError(
+        f"{quoted(field)}: the range from {quoted(lower)} to {quoted(upper)} is reversed. Swap them; for outside them: {around}."
+    )
 
 
 def _meant(data: FieldData, value: Scalar, text: str) -> int:

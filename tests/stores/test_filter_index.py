@@ -132,6 +132,7 @@ def test_rows_between_sparse_positions_never_pass(index: FilterIndex) -> None:
         ({"At": "2021-03-02"}, [3, 4, 5]),
         ({"At": "2021-03-02T04:30"}, [3]),
         ({"At": {"gte": "2021-03-01T23:30:00-05:00", "lt": "2021-03-02T05:00"}}, [3]),
+        ({"At": {"gte": "2021-03-02T06:30+02", "lte": "2021-03-02T05:00+00"}}, [3]),
         ({"At": "2021-03-02T10:05:07"}, [4]),
         ({"At": {"gt": "2021"}}, [5]),
         ({"At": {"gte": "2021-03-02T12", "lte": "2021-06"}}, [5]),
@@ -140,6 +141,11 @@ def test_rows_between_sparse_positions_never_pass(index: FilterIndex) -> None:
 )
 def test_values_compare_as_their_kind(index: FilterIndex, raw: object, ids: list[int]) -> None:
     assert passing(index, raw) == ids
+
+
+@pytest.mark.parametrize(("lower", "upper"), [(0.1, "0.1"), ("0.3", 0.3), (10**23, 1e23), (2**53 + 1, str(2**53 + 1)), (10**300, "1e300")])
+def test_a_number_and_the_same_number_as_text_are_a_range(index: FilterIndex, lower: object, upper: object) -> None:
+    assert passing(index, {"Weight": {"gte": lower, "lte": upper}}) == []
 
 
 def test_one_value_must_lie_inside_both_bounds(tmp_path: Path) -> None:
@@ -175,6 +181,10 @@ def test_one_value_must_lie_inside_both_bounds(tmp_path: Path) -> None:
         ({"Extra": {"contains": "a"}}, ["exists"]),
         ({"Extra": {"gte": 1}}, ["exists"]),
         ({"Day": {"gte": "2022-01-01T00:00", "lte": "2021"}}, ["reversed"]),
+        ({"Day": {"gte": "2022-01-01", "lt": "2021-12-31"}}, ['"Day": the range from "2022-01-01" to "2021-12-31" is reversed. Swap']),
+        ({"Year": {"gte": 5, "lte": 4}}, ['for outside them: {"any": [{"gte": "5"}, {"lte": "4"}]}']),
+        ({"Weight": {"gt": "10", "lt": 9.5}}, ["reversed"]),
+        ({"Clock": {"gte": "22:00", "lte": "06:00"}}, ["reversed"]),
         ({"any": [{"Category": "food"}, {"Category": "nowhere"}]}, ['"nowhere"']),
         ({"Category": [], "Nope": 1}, ['"Nope"']),
     ],
