@@ -34,7 +34,6 @@ class ItemReader:
         self._schema = schema
         self._rows = rows
         self._fields = fields
-        self._field_of_tagset = {tagset: field for field in fields for tagset in field.tagset_ids}
 
     def items_at(self, rows: Sequence[int] | NDArray[np.int64], detail: Detail) -> list[Item]:
         """Return the items at `rows`, in that order.
@@ -79,19 +78,19 @@ class ItemReader:
             "WHERE media_id IN (SELECT value FROM json_each(?)) ORDER BY tag"
         )
         taggings = self._database.rows(sql, listed(sorted(media)))
-        tag_ids = sorted({int(tag) for _, tag in taggings if tag is not None})
+        tag_ids = sorted({tag for _, tag in taggings if tag is not None})
+        field_of_tagset = {tagset: field for field in fields for tagset in field.tagset_ids}
         shown: dict[int, tuple[Field, Shown]] = {}
-        kinds: set[Kind] = {field.kind for field in fields}
-        for kind in kinds:
+        kinds: list[Kind] = [field.kind for field in fields]
+        for kind in dict.fromkeys(kinds):
             for tag, value, tagset in read_values(self._database, self._schema.tables[kind], tag_ids):
-                field = self._field_of_tagset.get(tagset)
-                if field in fields and value is not None:
-                    shown.setdefault(tag, (field, shown_value(kind, value)))
+                if tagset in field_of_tagset and value is not None:
+                    shown.setdefault(tag, (field_of_tagset[tagset], shown_value(kind, value)))
         found: defaultdict[int, dict[Field, list[Shown]]] = defaultdict(dict)
         for one, tag in taggings:
             if tag in shown:
                 field, value = shown[tag]
-                found[int(one)].setdefault(field, []).append(value)
+                found[one].setdefault(field, []).append(value)
         return found
 
     def _merged(self, own: dict[Field, list[Shown]], inherited: dict[Field, list[Shown]]) -> dict[str, list[Shown]]:

@@ -56,10 +56,13 @@ def read_taggings(database: Database, schema: Schema, tagset_ids: Sequence[int],
     return database.integers(sql, listed(tagset_ids))
 
 
-def read_values(database: Database, table: ValueTable, tag_ids: Sequence[int]) -> list[tuple[int, object, int]]:
-    """Return (tag, value, tagset) of those of `tag_ids` whose value is in `table`, ascending by tag."""
-    sql = f"SELECT t, v, s FROM ({table.tagset_source}) WHERE t IN (SELECT value FROM json_each(?)) ORDER BY t, v"
-    return [(int(tag), value, int(tagset)) for tag, value, tagset in database.rows(sql, listed(tag_ids))]
+def read_values(database: Database, table: ValueTable, tag_ids: Sequence[int]) -> list[tuple[int, object, int | None]]:
+    """Return (tag, value, tagset) of those of `tag_ids` whose value is in `table`, ascending by tag; a tag may be of no tagset."""
+    sql = (
+        f"SELECT CAST(t AS INTEGER), v, CAST(s AS INTEGER) FROM ({table.tagset_source}) "
+        "WHERE t IN (SELECT value FROM json_each(?)) ORDER BY t, v"
+    )
+    return database.rows(sql, listed(tag_ids))
 
 
 def listed(ids: Sequence[int]) -> str:

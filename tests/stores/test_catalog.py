@@ -291,6 +291,17 @@ def test_rows_without_an_id_cost_no_more_than_themselves(tmp_path: Path) -> None
         assert FilterIndex(catalog).evaluate(parse_filter({"caption": "a dog", "year": 2020})).count == 1
 
 
+@pytest.mark.parametrize("layout", m3.LAYOUTS)
+def test_a_tag_of_no_tagset_is_passed_over(tmp_path: Path, layout: m3.Layout) -> None:
+    path = m3.build(tmp_path / "c.db", VIDEO, TYPES, layout=layout)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        tagged = "UPDATE alphanumerical_tags" if layout == "engine" else "UPDATE tags"
+        connection.execute(f"{tagged} SET tagset_id = NULL WHERE id = (SELECT tag_id FROM taggings WHERE media_id = 10 ORDER BY 1 LIMIT 1)")
+    with closing(Catalog.open(path, 5)) as catalog:
+        assert [item.title for item in catalog.items_at([2], "concise")] == ["The film"]
+        assert catalog.items_at([2], "full")[0].tags == {"title": ["The film"], "year": [2020]}
+
+
 def test_what_else_is_in_the_file_may_be_broken(tmp_path: Path) -> None:
     path = m3.build(tmp_path / "c.db", VIDEO, TYPES)
     with closing(sqlite3.connect(path)) as connection, connection:

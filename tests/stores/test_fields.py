@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from mcp_server.domain.filter_syntax import parse_filter
 from mcp_server.domain.tagset_names import is_internal
 from mcp_server.errors import UnknownFieldError
 from mcp_server.stores.catalog import Catalog
-from mcp_server.stores.fields import Field, fields_of
+from mcp_server.stores.fields import fields_of
 from mcp_server.stores.filter_index import FilterIndex
 from mcp_server.stores.schema import Tagset
 from mcp_server.stores.values import asked_period, stored_key
@@ -23,7 +24,8 @@ def test_tagsets_of_one_name_and_kind_are_one_field(tmp_path: Path) -> None:
     medias = [m3.Media(1, 0, tags={"Tag": ["x"], "tag": ["y"]}), m3.Media(2, 1, tags={"tag": ["X"]})]
     with closing(Catalog.open(m3.build(tmp_path / "c.db", medias), 2)) as catalog:
         index = FilterIndex(catalog)
-        assert index.fields == (Field("Tag", "text", 1, (1, 2), "Tag"),)
+        (field,) = index.fields
+        assert astuple(field) == ("Tag", "text", 1, (1, 2), "Tag")
         assert index.evaluate(parse_filter({"TAG": "x"})).count == 2
         tree = {"kind": "leaf", "filter": {"id": 2, "constraint": {"value_ids": [103]}}}
         assert index.evaluate(parse_filter(tree)).count == 1
