@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mcp_server.domain.filter_limits import MAX_TEXT
 from mcp_server.domain.filters import folded, scalar_text
 from mcp_server.stores.bits import bits_of_mask, count_bits, mask_of_bits
 from mcp_server.stores.columns import Texts
@@ -150,18 +151,17 @@ def example_filter(filter_index: FilterIndex, among: Mask | None = None) -> dict
     first = texts[0]
     counts = first.values.counts(among)
     best = _by_count(counts)[:2]
-    chosen = [scalar_text(first.shown[at]) for at in best.tolist()]
     mask = mask_of_bits(first.values.union(spans_of_owners(np.sort(best))), len(filter_index.catalog.mapped))
     if among is not None:
         mask &= among
-    example: dict[str, object] = {first.field.name: chosen if len(chosen) > 1 else chosen[0]}
+    example = _text_example(first, best)
     for data in ranges:
         if data.values.counts(mask).any():
             return example | _range_example(data, mask)
     for data in texts[1:]:
         under = data.values.counts(mask)
         if under.any():
-            return example | {data.field.name: scalar_text(data.shown[int(np.argmax(under))])}
+            return example | _text_example(data, _by_count(under)[:1])
     return example
 
 
@@ -226,6 +226,14 @@ def _example_rank(data: FieldData, among: Mask | None) -> tuple[bool, bool, bool
     counts = data.values.counts(among)
     distinct, total = int(np.count_nonzero(counts)), int(counts.sum())
     return distinct > min(200, total // 2), distinct < 4, 2 * int(counts.max(initial=0)) > total, -total
+
+
+def _text_example(data: FieldData, values: Ints) -> dict[str, object]:
+    """Return a condition that items with any of `values` pass; it names them unless one must be written longer than a filter may be."""
+    texts = [data.abbreviated(at, MOST_SHOWN) for at in values.tolist()]
+    if any(len(text) > MAX_TEXT for text in texts):
+        return {data.field.name: {"exists": True}}
+    return {data.field.name: texts if len(texts) > 1 else texts[0]}
 
 
 def _range_example(data: FieldData, mask: Mask | None) -> dict[str, object]:

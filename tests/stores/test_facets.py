@@ -169,6 +169,16 @@ def test_an_example_is_empty_or_works_whatever_the_fields(tmp_path: Path, tags: 
             assert index.evaluate(parse_filter(example)).count == 1
 
 
+@pytest.mark.parametrize("start", ["", "word " * 400])
+def test_an_example_from_long_texts_is_short_and_works(tmp_path: Path, start: str) -> None:
+    made = [m3.Media(at + 1, at, tags={"story": [f"{start}{at} " + "and so on " * 200]}) for at in range(3)]
+    with closing(Catalog.open(m3.build(tmp_path / "c.db", made), 3)) as catalog:
+        index = FilterIndex(catalog)
+        example = example_filter(index)
+        assert len(str(example)) < 300
+        assert index.evaluate(parse_filter(example)).count > 0
+
+
 def test_the_most_frequent_of_thousands_of_values_are_right(tmp_path: Path) -> None:
     made = [m3.Media(at + 1, at, tags={"word": [f"w{at % 1_500:04}", f"c{at % 9}"]}) for at in range(3_000)]
     with closing(Catalog.open(m3.build(tmp_path / "c.db", made), 3_000)) as catalog:
