@@ -1,7 +1,6 @@
 """A filter as a small closed tree of frozen values.
 
-Fields and values are kept as the caller wrote them; `stores` resolves them against a collection. Two filters with equal `canonical` text
-select the same items of the same collection.
+Fields and values are kept as the caller wrote them; `stores` resolves them against a collection.
 """
 
 from __future__ import annotations
@@ -28,7 +27,11 @@ class _Node:
 
     @cached_property
     def canonical(self) -> str:
-        """Its `canonical` text."""
+        """Stable text: equal for filters that differ only in the order or repetition of values and children, in the letter case of
+        fields and text values, in nesting that changes nothing, or in writing a value as a number or as text.
+
+        Filters with equal text select the same items of a collection; the reverse is not promised.
+        """
         return _compact.encode(self.form)
 
 
@@ -138,15 +141,6 @@ def scalar_text(value: Scalar) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return str(int(value))
     return str(value)
-
-
-def canonical(filter: Filter) -> str:  # noqa: A002 - the word of the package for this value
-    """Return stable text: equal for filters that differ only in the order or repetition of values and children, in the letter case of
-    fields and text values, in nesting that changes nothing, or in writing a value as a number or as text.
-
-    Filters with equal text select the same items of a collection; the reverse is not promised.
-    """
-    return filter.canonical
 
 
 def _form(node: Filter) -> list[object]:  # noqa: PLR0911 - one return for each kind of node

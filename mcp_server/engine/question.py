@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mcp_server.domain.filters import canonical
 from mcp_server.domain.ids import MediaId
 from mcp_server.domain.search import SearchRequest
 from mcp_server.engine.collection import Collection
@@ -76,7 +75,7 @@ def query_key(request: SearchRequest) -> str:
     words = [(" ".join(part.text.casefold().split()), part.weight) for part in request.texts]
     plain = len(words) == 1 and words[0][1] == 1 and not request.like and not request.unlike
     wanted: Any = words[0][0] if plain else [words, sorted(request.like), sorted(request.unlike)]
-    raw = json.dumps([wanted, "" if request.filters is None else canonical(request.filters)])
+    raw = json.dumps([wanted, "" if request.filters is None else request.filters.canonical])
     return hashlib.sha256(raw.encode()).hexdigest()[:24]
 
 

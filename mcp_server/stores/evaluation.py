@@ -20,7 +20,6 @@ from mcp_server.domain.filters import (
     Scalar,
     TagIds,
     TagsetBetween,
-    canonical,
     folded,
     scalar_text,
 )
@@ -79,11 +78,10 @@ class Evaluator:
                 child = self.passed(node.child)
                 found = Passed(self.mapped & ~child.bits, negated(child.sentence))
             case _:
-                key = canonical(node)
-                found = self._latest.get(key)
+                found = self._latest.get(node.canonical)
                 if found is None:
                     found = self._condition(node)
-                    self._latest.keep(key, found)
+                    self._latest.keep(node.canonical, found)
         found.bits.setflags(write=False)
         return found
 

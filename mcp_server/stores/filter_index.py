@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from mcp_server.domain.filters import Filter, canonical
+from mcp_server.domain.filters import Filter
 from mcp_server.stores.bits import Bits, Mask, count_bits, mask_of_bits
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.evaluation import Evaluator, kept_results
@@ -92,12 +92,11 @@ class FilterIndex:
         """
         if filter is None:
             return self._everything
-        key = canonical(filter)
-        found = self._latest.get(key)
+        found = self._latest.get(filter.canonical)
         if found is None:
             passed = self._evaluator.passed(filter)
             found = Selection(passed.bits, self._size, count_bits(passed.bits), passed.sentence.clipped())
-            self._latest.keep(key, found)
+            self._latest.keep(filter.canonical, found)
         return replace(found)  # the mask, eight times as large, is the caller's alone
 
     def explain_empty(self, filter: Filter) -> str:  # noqa: A002 - as above

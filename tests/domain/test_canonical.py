@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from mcp_server.domain.filter_syntax import parse_filter
-from mcp_server.domain.filters import And, AnyOf, Not, Or, TagIds, canonical
+from mcp_server.domain.filters import And, AnyOf, Not, Or, TagIds
 
 
 def text_of(raw: object) -> str:
     parsed = parse_filter(raw)
     assert parsed is not None
-    return canonical(parsed)
+    return parsed.canonical
 
 
 @pytest.mark.parametrize(
@@ -67,5 +67,5 @@ def test_empty_groups_and_tag_ids_are_told_apart() -> None:
         TagIds(1, None, (1, 2), every=True),
         TagIds(1, 1, (1, 2)),
     ]
-    assert len({canonical(one) for one in filters}) == len(filters)
-    assert canonical(TagIds(1, None, (2, 1, 2))) == canonical(TagIds(1, None, (1, 2)))
+    assert len({one.canonical for one in filters}) == len(filters)
+    assert TagIds(1, None, (2, 1, 2)).canonical == TagIds(1, None, (1, 2)).canonical

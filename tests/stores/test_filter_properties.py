@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mcp_server.domain.filter_syntax import parse_filter
-from mcp_server.domain.filters import canonical
 from mcp_server.errors import UnknownValueError
 from mcp_server.side_files import SideFiles
 from mcp_server.stores.catalog import Catalog
@@ -250,7 +249,7 @@ def test_equal_canonical_text_means_equal_selection(medias: list[m3.Media], raws
         path = m3.build(Path(folder) / "c.db", with_every_tag(medias), TYPES)
         with closing(Catalog.open(path, SIZE)) as catalog:
             for left, right in itertools.combinations([parsed for raw in raws if (parsed := parse_filter(raw)) is not None], 2):
-                if canonical(left) == canonical(right):
+                if left.canonical == right.canonical:
                     one, other = FilterIndex(catalog).evaluate(left), FilterIndex(catalog).evaluate(right)
                     assert np.array_equal(one.mask, other.mask)
 
