@@ -26,7 +26,7 @@ def is_tree(raw: Fields) -> bool:
     return (word == "group" and ("children" in raw or "operator" in raw)) or (word == "leaf" and "filter" in raw)
 
 
-def parse_tree(raw: Fields, budget: Budget, depth: int = 0) -> Filter:
+def parse_tree(raw: Fields, budget: Budget, depth: int) -> Filter:
     """Return the filter a tree or a bare node stands for. An empty AND group passes everything, an empty OR group nothing.
 
     Raises:

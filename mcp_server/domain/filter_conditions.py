@@ -32,7 +32,7 @@ _INSTEAD = {
 }
 
 
-def parse_condition(field: str, raw: object, budget: Budget, depth: int = 0) -> Filter:
+def parse_condition(field: str, raw: object, budget: Budget, depth: int) -> Filter:
     """Return what `raw`, found at `field`, asks for. Several keys in one object all have to hold.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mcp_server.encoders.loading import BackgroundText
 from mcp_server.engine.query_vectors import sample_of
-from mcp_server.engine.relevance import BackgroundRelevance, Relevance, Scale, measure
+from mcp_server.engine.relevance import BackgroundRelevance, Relevance, measure
 from mcp_server.indexes.base import Index
 from mcp_server.stores.audit import AuditLog
 from mcp_server.stores.catalog import Catalog
@@ -66,8 +66,8 @@ class Collection:
         self._index: Index | None = None
         self._lock = threading.Lock()
         self._sample: NDArray[np.float32] | None = None
-        self._kept = scale_file or ScaleFile(lambda: None, lambda _: None)
-        self._relevance = BackgroundRelevance(name, self._kept.read, self._kept.write)
+        self.scale_file = scale_file or ScaleFile(lambda: None, lambda _: None)
+        self._relevance = BackgroundRelevance(name, self.scale_file.read, self.scale_file.write)
 
     def relevance(self, *, wait: bool = False) -> Relevance | None:
         """Return the scale that hits are judged by, None while it is not known; measuring it begins in the background if need be.
@@ -79,14 +79,6 @@ class Collection:
         if wait:
             self._relevance.wait()
         return self._relevance.ready(sample)
-
-    def measured(self) -> Scale:
-        """Measure the scale of relevance now, in this thread. Raises what `measure` raises."""
-        return measure(self.encoder.encode_text, self.index, self.catalog.mapped, self.sample)
-
-    def keep_scale(self, scale: Scale) -> None:
-        """Keep `scale` for the next start. Raises OSError."""
-        self._kept.write(asdict(scale))
 
     @property
     def sample(self) -> NDArray[np.float32]:

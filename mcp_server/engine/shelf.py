@@ -35,8 +35,9 @@ class Shelf:
         rest: float = REST,
     ) -> None:
         """Open nothing yet. `openers`: by name; `watched`: what a collection's files look like now; the rest as in `Versions`."""
+        stamps = watched or {}
         self._versions = {
-            name: Versions(name, opener, (watched or {}).get(name, _nothing), patience_seconds, rest) for name, opener in openers.items()
+            name: Versions(name, opener, stamps.get(name, lambda: None), patience_seconds, rest) for name, opener in openers.items()
         }
         self._warming: threading.Thread | None = None
         self._closing = threading.Event()
@@ -138,8 +139,3 @@ class Shelf:
     def _listed(self) -> str:
         names = ", ".join(f'"{name}"' for name in self.names[:8])
         return clipped(names, 120) + (f" and {len(self.names) - 8} more" if len(self.names) > 8 else "")
-
-
-def _nothing() -> Hashable:
-    """Watch no files."""
-    return None

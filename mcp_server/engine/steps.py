@@ -14,8 +14,8 @@ from mcp_server.engine.group_caps import GroupCap
 from mcp_server.engine.question import Examples, Question, ask, examples_of, query_key
 from mcp_server.engine.relevance import largest_drop, match_probability
 from mcp_server.engine.skips import SkipSet, build_skip_set
-from mcp_server.stores.catalog import Found
 from mcp_server.stores.filter_index import Selection
+from mcp_server.stores.rows import Found
 from mcp_server.stores.sessions import Sessions
 
 Waiting = Callable[[float], None]

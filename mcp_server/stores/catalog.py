@@ -19,8 +19,6 @@ from mcp_server.stores.mapping import keep_mapping, kept_mapping, read_mapping
 from mcp_server.stores.rows import Found, RowMap
 from mcp_server.stores.schema import Schema, read_schema
 
-__all__ = ["Catalog", "Found"]
-
 
 class Catalog:
     """One catalog, opened read-only; the only place that translates between media ids and rows.
@@ -28,7 +26,6 @@ class Catalog:
     Media ids, rows and groups are read once, when opening; details are read when asked for. Safe to call from several threads.
 
     Attributes:
-        path: the SQLite file.
         schema: short text of the layout found.
         media_of_row: (N,) int64, read-only; the media id at each row, -1 where no medium claims it.
         group_of_row: (N,) int64, read-only; the group id of that medium, -1 where it has none.
@@ -49,7 +46,6 @@ class Catalog:
         self.layout = layout
         self.rows = rows
         self.findings = findings
-        self.path = database.path
         self.schema = layout.description
         self.media_of_row: NDArray[np.int64] = rows.media_of_row
         self.group_of_row: NDArray[np.int64] = rows.group_of_row

@@ -35,15 +35,13 @@ def content_of(file: int, path: Path) -> Content | None:
         log = _log_of(path)
     except OSError:
         return None
-    return (
-        None
-        if log is None
-        else {
-            "file": [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns],
-            "header": header.hex(),
-            "log": log,
-        }
-    )
+    if log is None:
+        return None
+    return {
+        "file": [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns],
+        "header": header.hex(),
+        "log": log,
+    }
 
 
 def _log_of(path: Path) -> str | None:

@@ -11,14 +11,11 @@ from mcp_server.stores.bits import count_bits
 from mcp_server.stores.evaluation import Evaluator
 from mcp_server.stores.sentences import NOTHING, Sentence, joined
 
-REASON_LIMIT = 200
-"""Longest explanation, in characters."""
-
 
 def empty_reason(evaluator: Evaluator, node: Filter) -> str:
     """Return at most 200 characters: what would be left if one of the conditions that must all hold were dropped.
 
-    Takes one evaluation of each condition.
+    `node` passes nothing. Takes one evaluation of each condition.
     """
     passed = [evaluator.passed(condition) for condition in _conditions(node)]
     sentences = [one.sentence for one in passed]
@@ -27,9 +24,6 @@ def empty_reason(evaluator: Evaluator, node: Filter) -> str:
         failing = evaluator.mapped & ~one.bits
         twice |= once & failing
         once |= failing
-    left = count_bits(evaluator.mapped & ~once)
-    if left:
-        return f"{_items(left)} pass."
     if not np.any(evaluator.mapped):
         return "The collection has no indexed items."
     if NOTHING in sentences:
@@ -65,7 +59,3 @@ def _reason(sentences: Sequence[Sentence], alone: Sequence[int], without: Sequen
         return f"{impossible[0]} matches no item at all{both}. Drop or change more than one."
     counts = ", ".join(f"{sentences[at].clipped(28)}: {alone[at]}" for at in sorted(range(len(alone)), key=alone.__getitem__)[:3])
     return f"Alone they leave {counts}, but no item passes even without one of them. Drop two or more."
-
-
-def _items(count: int) -> str:
-    return "1 item" if count == 1 else f"{count} items"

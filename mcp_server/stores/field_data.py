@@ -84,8 +84,9 @@ def load_field(catalog: Catalog, field: Field) -> FieldData:
     Raises:
         CatalogError: the file cannot be read.
     """
-    tags, stored = read_tags(catalog.database, catalog.layout, field.tagset_ids, field.kind)
-    taggings = read_taggings(catalog.database, catalog.layout, field.tagset_ids, field.kind)
+    table = catalog.layout.tables[field.kind]
+    tags, stored = read_tags(catalog.database, table, field.tagset_ids)
+    taggings = read_taggings(catalog.database, table, field.tagset_ids)
     owners, rows = _spread(catalog, tags, taggings)
     keys, shown, value_of_tag = _values(field, stored)
     size = len(catalog.media_of_row)

@@ -6,13 +6,11 @@ import logging
 from threading import Lock
 
 from mcp_server.domain.filters import folded
-from mcp_server.domain.tagset_names import is_internal
 from mcp_server.errors import FilterError, clipped
 from mcp_server.stores.catalog import Catalog
 from mcp_server.stores.field_data import FieldData, load_field
 from mcp_server.stores.field_file import keep_field, kept_field
 from mcp_server.stores.fields import Field
-from mcp_server.stores.schema import Tagset
 from mcp_server.stores.suggestions import ambiguous_field, unknown_field
 
 logger = logging.getLogger(__name__)
@@ -26,7 +24,7 @@ class FieldStore:
         self.catalog = catalog
         self.fields = catalog.fields
         self._by_name = {folded(field.name): field for field in self.fields}
-        self._tagsets = {tagset.id: tagset for tagset in catalog.layout.tagsets if not is_internal(tagset.name)}
+        self._type_of_tagset = {tagset.id: tagset.tagtype_id for tagset in catalog.layout.tagsets}
         self._field_of_tagset = {tagset: field for field in self.fields for tagset in field.tagset_ids}
         self._data: dict[Field, FieldData] = {}
         self._locks = {field: Lock() for field in self.fields}
@@ -50,12 +48,17 @@ class FieldStore:
         Raises:
             FilterError: there is no such tagset, it cannot be filtered by, or it is not of type `tagtype_id`.
         """
-        field, tagset = self._field_of_tagset.get(tagset_id), self._tagsets.get(tagset_id)
-        if field is None or tagset is None:
+        field = self._field_of_tagset.get(tagset_id)
+        if field is None:
             raise FilterError(
                 f"There is no tagset {clipped(tagset_id, 20)} to filter by. Use field names instead: describe_filters lists them."
             )
-        _check_type(tagset, tagtype_id, field)
+        known = self._type_of_tagset[tagset_id]
+        if None not in (tagtype_id, known) and str(tagtype_id) != str(known):  # ids may be stored as text
+            raise FilterError(
+                f'Tagset {tagset_id} ("{clipped(field.name)}", {field.kind}) has tagtype_id {known}, '
+                f"not {clipped(tagtype_id, 20)}. Correct it or leave it out."
+            )
         return field
 
     def data(self, field: Field) -> FieldData:
@@ -83,11 +86,3 @@ class FieldStore:
         values = found.values
         logger.debug("filters.loaded tagset=%d from=%s values=%d taggings=%d", field.tagset_id, origin, values.size, len(values.rows))
         return found
-
-
-def _check_type(tagset: Tagset, tagtype_id: int | None, field: Field) -> None:
-    if tagtype_id is not None and tagset.tagtype_id is not None and tagset.tagtype_id != tagtype_id:
-        raise FilterError(
-            f'Tagset {tagset.id} ("{clipped(field.name)}", {field.kind}) has tagtype_id {tagset.tagtype_id}, '
-            f"not {clipped(tagtype_id, 20)}. Correct it or leave it out."
-        )

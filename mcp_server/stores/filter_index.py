@@ -100,7 +100,7 @@ class FilterIndex:
         return replace(found)  # the mask, eight times as large, is the caller's alone
 
     def explain_empty(self, filter: Filter) -> str:  # noqa: A002 - as above
-        """Say in at most 200 characters which condition of `filter` leaves nothing.
+        """Say in at most 200 characters which condition of `filter`, which nothing passes, is at fault.
 
         Raises what `evaluate` raises.
         """

@@ -92,9 +92,12 @@ def keep_mapping(kept: Kept, mapping: Mapping) -> None:
 def _claims(database: Database, schema: Schema, size: int, findings: list[str]) -> Ints:
     """Return (n, 2) media ids and rows inside the array, ascending by medium, then row, without repeats."""
     tagset = _index_tagset(database, schema, findings)
-    tags, stored = read_tags(database, schema, (tagset.id,), tagset.kind)
+    if tagset.kind is None:
+        raise CatalogError(f"The catalog {database.path} has no values of CLIP Index ID; they belong into the table numerical_int_tags.")
+    table = schema.tables[tagset.kind]
+    tags, stored = read_tags(database, table, (tagset.id,))
     whole = [_whole(value) for value in stored]
-    taggings = read_taggings(database, schema, (tagset.id,), tagset.kind)
+    taggings = read_taggings(database, table, (tagset.id,))
     owner = tags.position(taggings[:, 1])
     taggings, owner = taggings[owner >= 0], owner[owner >= 0]
     rows = np.array([-1 if row is None or not 0 <= row < size else row for row in whole], dtype=np.int64)
@@ -114,8 +117,6 @@ def _index_tagset(database: Database, schema: Schema, findings: list[str]) -> Ta
         raise CatalogError(f"The catalog {database.path} has no tagset called CLIP Index ID, so no row of the embeddings has a medium.")
     if len(named) > 1:
         findings.append(f"{len(named)} tagsets are called CLIP Index ID; tagset {named[0].id} counts.")
-    if named[0].kind is None:
-        raise CatalogError(f"The catalog {database.path} has no values of CLIP Index ID; they belong into the table numerical_int_tags.")
     return named[0]
 
 

@@ -87,20 +87,20 @@ class RowMap:
 
     def rows_of(self, ids: Iterable[int]) -> Found:
         """Return the rows of `ids` in the order given; an id given twice counts once."""
-        wanted, too_large = distinct_ids(ids)
+        wanted, too_large = _distinct_ids(ids)
         rows = self.lookup(wanted)
         return Found(rows[rows >= 0], int(np.count_nonzero(rows < 0)) + too_large)
 
     def rows_of_groups(self, groups: Iterable[int]) -> Found:
         """Return the rows of the members of `groups`; `unknown` counts the groups without any."""
-        wanted, too_large = distinct_ids(groups)
+        wanted, too_large = _distinct_ids(groups)
         if not len(wanted):
             return Found(wanted, too_large)
         members = self.members(wanted)
         return Found(members.rows, len(wanted) - len(np.unique(members.asked)) + too_large)
 
 
-def distinct_ids(ids: Iterable[int]) -> tuple[Ints, int]:
+def _distinct_ids(ids: Iterable[int]) -> tuple[Ints, int]:
     """Return the different ids that fit int64, in the order given, and how many others there were."""
     wanted = list(dict.fromkeys(ids))
     try:

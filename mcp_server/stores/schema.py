@@ -35,10 +35,9 @@ _LOOKED_AT = frozenset(("medias", "tagsets", "taggings", "tags", "tag_types", *(
 class ValueTable:
     """Where the values of one kind of tag are: in one table, or in several."""
 
-    kind: Kind
     names: str
     """Tables and their columns of tag ids, for people."""
-    tagset_source: str
+    source: str
     """SQL that yields (tag, value, tagset) as `t`, `v` and `s`; names in it are quoted."""
 
 
@@ -58,7 +57,7 @@ class Schema:
 
     Attributes:
         description: short text of what was found, for logs and `doctor`.
-        media_columns: SQL expressions for source, thumbnail and group of `medias`, NULL where the column is missing.
+        media_source, media_thumbnail, media_group: SQL expressions for these columns of `medias`, NULL where one is missing.
         tables: where the values of each kind are, by kind.
         tagsets: all of them, ascending by id, internal ones too.
         findings: what is odd, in sentences.
@@ -149,7 +148,7 @@ def _value_tables(names: dict[str, str], columns: dict[str, dict[str, str]]) -> 
             continue
         found[kind].append((f"{names[key]}({has[tag]})", source))
     return {
-        kind: ValueTable(kind, ", ".join(name for name, _ in tables), " UNION ALL ".join(source for _, source in tables))
+        kind: ValueTable(", ".join(name for name, _ in tables), " UNION ALL ".join(source for _, source in tables))
         for kind, tables in found.items()
     }
 
@@ -166,7 +165,7 @@ def _tagsets(
     if lost:
         findings.append(f"{lost} rows of tagsets have no id that is a whole number: they are left out.")
     for id_, name, type_id in database.rows(f"SELECT id, name, {tagtype} FROM tagsets WHERE {whole} ORDER BY id"):
-        type_name = type_names.get(type_id, "")
+        type_name = type_names.get(str(type_id), "")
         kind = _kind_of(type_name)
         if kind is None:
             inferred = _kinds_by_value(database, tables) if inferred is None else inferred
@@ -182,15 +181,18 @@ def _kind_of(type_name: str) -> Kind | None:
     return _KIND_OF_TYPE.get(type_name.strip().casefold())
 
 
-def _type_names(database: Database, columns: dict[str, dict[str, str]]) -> dict[int, str]:
-    """Return the name of each type: of its two labels the one that is known, for the other may say anything; else the first."""
+def _type_names(database: Database, columns: dict[str, dict[str, str]]) -> dict[str, str]:
+    """Return the name of each type by its id, which may be stored as text here and as a number there, as text.
+
+    Of its two labels that is the one that is known, for the other may say anything; else the first.
+    """
     has = columns.get("tag_types", {})
     if "id" not in has:
         return {}
-    names: dict[int, str] = {}
+    names: dict[str, str] = {}
     for id_, *stored in database.rows(f"SELECT id, {_optional(has, 'description')}, {_optional(has, 'name')} FROM tag_types"):
         labels = [str(label) for label in stored if label is not None]
-        names[id_] = next((label for label in labels if _kind_of(label) is not None), labels[0] if labels else "")
+        names[str(id_)] = next((label for label in labels if _kind_of(label) is not None), labels[0] if labels else "")
     return names
 
 
@@ -198,7 +200,7 @@ def _kinds_by_value(database: Database, tables: dict[Kind, ValueTable]) -> dict[
     """Where no known type names a tagset's kind, the table its values are in does."""
     found: dict[int, Kind] = {}
     for kind, table in tables.items():
-        for (tagset,) in database.rows(f"SELECT DISTINCT CAST(s AS INTEGER) FROM ({table.tagset_source})"):
+        for (tagset,) in database.rows(f"SELECT DISTINCT CAST(s AS INTEGER) FROM ({table.source})"):
             found.setdefault(tagset, kind)
     return found
 

@@ -16,8 +16,6 @@ from mcp_server.stores.fields import Field
 
 _CANDIDATES = 2_000
 """How many values are compared letter by letter; comparing every title of a large collection would take seconds."""
-
-
 _MOST_VALUE = 90
 """Characters of a value that is suggested."""
 
@@ -28,7 +26,7 @@ def unknown_field(name: str, fields: Sequence[Field], values_of: Callable[[Field
         return UnknownFieldError(f'There is no field "{clipped(name)}": this collection has nothing to filter by. Leave filters out.')
     start = f'There is no field "{clipped(name)}".'
     named = {field.name: field for field in fields}
-    close = [f'"{clipped(near)}" ({values_of(named[near]):,} values)' for near in nearest(name, list(named))]
+    close = [f'"{clipped(near)}" ({values_of(named[near]):,} values)' for near in _nearest(name, list(named))]
     if close:
         start += f" Nearest: {', '.join(close)}."
     every = f" Fields: {', '.join(f'{clipped(field.name)} ({field.kind})' for field in fields)}."
@@ -39,9 +37,8 @@ def unknown_field(name: str, fields: Sequence[Field], values_of: Callable[[Field
 
 def ambiguous_field(name: str, fields: Sequence[Field]) -> UnknownFieldError:
     """Return the error for a name that several fields of different kinds share."""
-    return UnknownFieldError(
-        f'"{clipped(name)}" names {len(fields)} fields. Write one of: {_listed([field.name for field in fields[:4]])}.'
-    )
+    names = ", ".join(f'"{clipped(field.name)}"' for field in fields[:4])
+    return UnknownFieldError(f'"{clipped(name)}" names {len(fields)} fields. Write one of: {names}.')
 
 
 def unknown_value(data: FieldData, value: str) -> UnknownValueError:
@@ -61,13 +58,13 @@ def unknown_value(data: FieldData, value: str) -> UnknownValueError:
     return UnknownValueError(f"{start} {word}: {', '.join(listed)}.{end}" if listed else start + end)
 
 
-def nearest(word: str, names: Sequence[str], count: int = 3) -> list[str]:
-    """Return up to `count` of `names` that look like `word`, best first: alike in letters, or one containing the other."""
+def _nearest(word: str, names: Sequence[str]) -> list[str]:
+    """Return up to three of `names` that look like `word`, best first: alike in letters, or one containing the other."""
     wanted = folded(word.strip())[:100]
     by_fold = {folded(name): name for name in names}
-    close = difflib.get_close_matches(wanted, by_fold, n=count, cutoff=0.6)
+    close = difflib.get_close_matches(wanted, by_fold, n=3, cutoff=0.6)
     inside = [name for name in by_fold if name not in close and len(wanted) > 2 and (wanted in name or (len(name) > 2 and name in wanted))]
-    return [by_fold[name] for name in (*close, *inside)][:count]
+    return [by_fold[name] for name in (*close, *inside)][:3]
 
 
 def _nearest_values(data: FieldData, wanted: str) -> list[int]:
@@ -79,13 +76,9 @@ def _nearest_values(data: FieldData, wanted: str) -> list[int]:
         inside = [key for key in keys if wanted in key or (len(key) > 3 and key in wanted)]
         alike = [key for key in keys if abs(len(key) - len(wanted)) <= 4 and (key.startswith(start) or key.endswith(end))]
         keys = list(dict.fromkeys((*inside[: _CANDIDATES // 2], *alike[: _CANDIDATES // 2])))
-    return [at for at in texts.find([folded(key) for key in nearest(wanted, keys)]) if at is not None]
+    return [at for at in texts.find(_nearest(wanted, keys)) if at is not None]
 
 
 def _pasteable(value: str) -> str:
     """Return a value as it must be written to be understood, unless it has characters that cannot be quoted."""
     return value if value.isprintable() else clipped(value, len(value))
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f'"{clipped(name)}"' for name in names)

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mcp_server.errors import CatalogError
 from mcp_server.stores.database import Database
-from mcp_server.stores.schema import Kind, Schema, ValueTable
+from mcp_server.stores.schema import ValueTable
 
 Ints = NDArray[np.int64]
 
@@ -36,10 +35,9 @@ class Tags:
         return np.where(self.ids[at] == tag_ids, at, -1)
 
 
-def read_tags(database: Database, schema: Schema, tagset_ids: Sequence[int], kind: Kind | None) -> tuple[Tags, list[object]]:
-    """Return the tags of tagsets of one kind, and their values as stored. A tag that has two values keeps the lower one."""
-    source = _source(schema, kind)
-    sql = f"SELECT t, v, s FROM ({source}) WHERE s IN (SELECT value FROM json_each(?)) AND t = CAST(t AS INTEGER) ORDER BY t, v"
+def read_tags(database: Database, table: ValueTable, tagset_ids: Sequence[int]) -> tuple[Tags, list[object]]:
+    """Return the tags of tagsets, and their values as stored. A tag that has two values keeps the lower one."""
+    sql = f"SELECT t, v, s FROM ({table.source}) WHERE s IN (SELECT value FROM json_each(?)) AND t = CAST(t AS INTEGER) ORDER BY t, v"
     kept: dict[int, tuple[object, int]] = {}
     for tag, value, tagset in database.rows(sql, listed(tagset_ids)):
         kept.setdefault(int(tag), (value, int(tagset)))
@@ -49,9 +47,9 @@ def read_tags(database: Database, schema: Schema, tagset_ids: Sequence[int], kin
     return Tags(ids, tagsets), [kept[tag][0] for tag in ordered]
 
 
-def read_taggings(database: Database, schema: Schema, tagset_ids: Sequence[int], kind: Kind | None) -> Ints:
+def read_taggings(database: Database, table: ValueTable, tagset_ids: Sequence[int]) -> Ints:
     """Return (n, 2) media ids and tag ids: who has the tags of those tagsets, in no order."""
-    tags = f"SELECT t FROM ({_source(schema, kind)}) WHERE s IN (SELECT value FROM json_each(?))"
+    tags = f"SELECT t FROM ({table.source}) WHERE s IN (SELECT value FROM json_each(?))"
     sql = f"SELECT CAST(media_id AS INTEGER), CAST(tag_id AS INTEGER) FROM taggings WHERE tag_id IN ({tags}) AND media_id IS NOT NULL"
     return database.integers(sql, listed(tagset_ids))
 
@@ -59,8 +57,7 @@ def read_taggings(database: Database, schema: Schema, tagset_ids: Sequence[int],
 def read_values(database: Database, table: ValueTable, tag_ids: Sequence[int]) -> list[tuple[int, object, int | None]]:
     """Return (tag, value, tagset) of those of `tag_ids` whose value is in `table`, ascending by tag; a tag may be of no tagset."""
     sql = (
-        f"SELECT CAST(t AS INTEGER), v, CAST(s AS INTEGER) FROM ({table.tagset_source}) "
-        "WHERE t IN (SELECT value FROM json_each(?)) ORDER BY t, v"
+        f"SELECT CAST(t AS INTEGER), v, CAST(s AS INTEGER) FROM ({table.source}) WHERE t IN (SELECT value FROM json_each(?)) ORDER BY t, v"
     )
     return database.rows(sql, listed(tag_ids))
 
@@ -68,9 +65,3 @@ def read_values(database: Database, table: ValueTable, tag_ids: Sequence[int]) -
 def listed(ids: Sequence[int]) -> str:
     """Return `ids` for `json_each`, each as a number and as text: a column of either finds its own, with its index."""
     return json.dumps([*ids, *map(str, ids)])
-
-
-def _source(schema: Schema, kind: Kind | None) -> str:
-    if kind is None or kind not in schema.tables:
-        raise CatalogError("A tagset's values are in a table that is not there.")
-    return schema.tables[kind].tagset_source

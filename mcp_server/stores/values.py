@@ -53,7 +53,7 @@ class Period:
 
 def stored_key(kind: Kind, value: object) -> Key | None:
     """Return the key of a stored value, or None if it is not of its kind: it then answers `exists` only."""
-    if not isinstance(value, str | int | float) or isinstance(value, bool):
+    if not isinstance(value, str | int | float):
         return None
     period = asked_period(kind, value)
     if period is None or (kind == "integer" and not (isinstance(period.first, int) and -(2**63) <= period.first < 2**63)):

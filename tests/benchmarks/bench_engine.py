@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -113,7 +113,7 @@ def prepare(config: Path) -> dict[str, Any]:
 
     with _engine(config) as engine, engine.shelf.using(NAME) as collection:
         size, width = collection.index.size, collection.index.width
-        collection.keep_scale(Scale((0.0,) * width, 0.1, 0.2, 0.1, 0.2))
+        collection.scale_file.write(asdict(Scale((0.0,) * width, 0.1, 0.2, 0.1, 0.2)))
         made_ready(engine, size)
     return {}
 

@@ -10,11 +10,13 @@ import json
 import math
 import random
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 from mcp_server.config import load_settings
 from mcp_server.domain.search import SearchRequest, WeightedText
 from mcp_server.engine.opening import open_engine
+from mcp_server.engine.relevance import measure
 from mcp_server.stores.relevance_file import cached_file
 
 UNRELATED = """
@@ -60,9 +62,9 @@ def main() -> None:
     options = parser.parse_args()
     settings = load_settings()
     with closing(open_engine(settings, Path(":memory:"), math.inf)) as engine, engine.shelf.using("demo") as collection:
-        scale = collection.measured()
+        scale = measure(collection.encoder.encode_text, collection.index, collection.catalog.mapped, collection.sample)
         if options.write:
-            collection.keep_scale(scale)
+            collection.scale_file.write(asdict(scale))
             options.write.write_bytes(cached_file(settings.cache_folder, "demo").read_bytes())
         rows = range(len(collection.catalog.mapped))
         titles = {int(item.id): item.title for item in collection.catalog.items_at(list(rows), "concise")}

@@ -232,6 +232,17 @@ def test_ids_of_tags_and_tagsets_may_be_stored_as_text(tmp_path: Path, layout: m
         assert catalog.items_at([2], "full")[0].tags == {"title": ["The film"], "year": [2020], "caption": ["A dog"]}
 
 
+@pytest.mark.parametrize("table", ["tagsets", "tag_types"])
+def test_types_are_known_by_ids_stored_as_text(tmp_path: Path, table: str) -> None:
+    path = m3.build(tmp_path / "c.db", VIDEO, TYPES)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        as_text(connection, table, "TEXT")
+    with closing(Catalog.open(path, 5)) as catalog:
+        assert {field.name for field in catalog.fields} == {"year", "weight", "extra", "title", "caption"}
+        bounds = {"id": 1, "tagtype_id": m3.TYPE_IDS["numerical_int"], "constraint": {"lower_bound": 2020}}
+        assert FilterIndex(catalog).evaluate(parse_filter({"kind": "leaf", "filter": bounds})).count == 2
+
+
 def test_tags_with_ids_of_several_lengths_stored_as_text_keep_their_values(tmp_path: Path) -> None:
     path = m3.build(tmp_path / "c.db", [m3.Media(one, one - 1, tags={"a": [f"v{one}"]}) for one in range(1, 1000)])
     with closing(sqlite3.connect(path)) as connection, connection:
