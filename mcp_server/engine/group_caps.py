@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mcp_server.domain.search import Neighbors
 from mcp_server.indexes.base import Index
+from mcp_server.indexes.scoring import best_first
 from mcp_server.stores.catalog import Catalog
 
 _AHEAD = 4
@@ -80,7 +81,9 @@ class GroupCap:
             # those not taken belong to groups that are full now, as do all their other members
             skip[near.rows] = True
             skip[self._members(used)] = True
-        return Neighbors(np.array(rows[:n], np.int64), np.array(scores[:n], np.float32), approximation)
+        # an approximate index may bring late what it missed before
+        found = best_first(np.array(rows, np.int64), np.array(scores, np.float32), self.catalog.media_of_row, n)
+        return replace(found, approximation=approximation)
 
     def _members(self, used: Mapping[int, int]) -> NDArray[np.int64]:
         """Return the rows of all members of the groups that are full by `used`."""

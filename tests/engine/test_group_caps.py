@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from mcp_server.domain.search import SearchRequest, WeightedText
+from mcp_server.domain.search import Neighbors, SearchRequest, WeightedText
+from mcp_server.engine.group_caps import GroupCap
 from mcp_server.engine.search import SearchEngine
+from mcp_server.indexes.embeddings import load_embeddings
+from mcp_server.indexes.exact import ExactIndex
+from mcp_server.stores.catalog import Catalog
 from tests.engine.toys import WordEncoder, open_world, videos, write_collection
 
 MEDIA = videos()
@@ -58,6 +65,33 @@ def test_pages_together_are_what_a_scan_in_order_would_show(engine: SearchEngine
         if not outcome.unseen_left:
             break
     assert shown == expected
+
+
+class Forgetful(ExactIndex):
+    """Misses the best row the first time, as an approximate index may."""
+
+    searches = 0
+
+    def search(self, query: NDArray[np.float32], k: int, skip: NDArray[np.bool_]) -> Neighbors:
+        self.searches += 1
+        if self.searches == 1:
+            skip = skip.copy()
+            skip[super().search(query, 1, skip).rows] = True
+        return replace(super().search(query, k, skip), approximation="toy")
+
+
+def test_what_an_approximate_index_brings_late_is_put_where_it_belongs(tmp_path: Path) -> None:
+    write_collection(tmp_path, MEDIA, {"Year": "numerical_int"})
+    embeddings = load_embeddings(tmp_path / "embeddings.zarr.zip")
+    with closing(Catalog.open(tmp_path / "collection.db", embeddings.size)) as catalog:
+        exact, forgetful = ExactIndex(embeddings, catalog.media_of_row), Forgetful(embeddings, catalog.media_of_row)
+        loose = np.flatnonzero(catalog.group_of_row < 0)[:1]
+        cap, query, nothing = GroupCap(catalog, 1, {}), exact.vectors(loose)[0], np.zeros(embeddings.size, bool)
+        found, expected = (cap.search(index, query, 20, nothing) for index in (forgetful, exact))
+    assert forgetful.searches > 1
+    assert found.approximation == "toy"
+    assert found.scores.tolist() == expected.scores.tolist()
+    assert found.rows.tolist() == expected.rows.tolist()
 
 
 def test_with_repeats_allowed_what_is_left_is_what_the_session_still_brings(engine: SearchEngine) -> None:
