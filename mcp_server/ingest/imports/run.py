@@ -19,13 +19,21 @@ from mcp_server.ingest.catalog.fields import Field, TagKind, field_key
 from mcp_server.ingest.catalog.stage import Remark
 from mcp_server.ingest.catalog.write_catalog import CatalogReport, write_catalog
 from mcp_server.ingest.claim import alone, forget
-from mcp_server.ingest.config_section import enter_section, with_section
+from mcp_server.ingest.config_section import enter_section, value_in, with_section
 from mcp_server.ingest.imports.blocks import CheckedVectors
 from mcp_server.ingest.imports.exquisitor_json import find_exquisitor, read_exquisitor_json
 from mcp_server.ingest.imports.items import Links, OrderedItems, check_counts, tables_of
 from mcp_server.ingest.imports.vectors import VectorSource, open_vectors
 from mcp_server.ingest.placing import absolute_model, check_place, collection_section
-from mcp_server.ingest.write import CATALOG_FILE, EMBEDDINGS_FILE, check_writable, put_in_place, staging_folder, writing
+from mcp_server.ingest.write import (
+    CATALOG_FILE,
+    EMBEDDINGS_FILE,
+    THUMBNAILS_FILE,
+    check_writable,
+    put_in_place,
+    staging_folder,
+    writing,
+)
 from mcp_server.ingest.write_archives import write_embeddings
 
 logger = logging.getLogger(__name__)
@@ -113,8 +121,8 @@ def import_vectors(
         name: section of the configuration, and what callers say.
         model: what made the vectors: open_clip name, `hf-hub:org/repo` or `local-dir:PATH` (from the working folder).
         root: folder that relative paths of the configuration start at; default: `config.root_of(config_file)`.
-        original_base: what `OriginalMediaURL` says: a URL, folder or zip that sources are below; default: none.
-        thumbnail_base: what `ThumbnailMediaURL` says; default: none.
+        original_base: what `OriginalMediaURL` says: a URL, folder or zip that sources are below; default: what it says now, if anything.
+        thumbnail_base: what `ThumbnailMediaURL` says; default: what it says now, if anything.
         types: field to kind, as from `fields.parse_types`, for those that are not to be guessed.
         column: metadata column that names an item's source; default: the first of `import_items.SOURCE_KEYS`.
         replace: put the new collection in the place of an old one of that name.
@@ -129,7 +137,13 @@ def import_vectors(
     destination, config_file, model = destination.absolute(), config_file.absolute(), absolute_model(model)
     check_place(destination, config_file, name, replace=replace)
     base = (root or root_of(config_file)).absolute()
-    values = collection_section(destination, base, model, original_base or "", thumbnail_base or "")
+    if original_base is None:
+        original_base = _base_there(config_file, name, "OriginalMediaURL", base)
+    if thumbnail_base is None:
+        thumbnail_base = _base_there(config_file, name, "ThumbnailMediaURL", base)
+        if thumbnail_base == str(destination / THUMBNAILS_FILE):  # an ingest's own, which the import takes away
+            thumbnail_base = ""
+    values = collection_section(destination, base, model, original_base, thumbnail_base)
     with_section(config_file, name, values)
     check_writable(config_file.resolve().parent, config_file, "--config")
     if metadata is not None and not metadata.exists():
@@ -185,7 +199,15 @@ def _check_width(source: VectorSource, model: str, data_folder: Path) -> list[st
     return []
 
 
-def _folder(original_base: str | None) -> Path | None:
+def _base_there(config_file: Path, name: str, key: str, root: Path) -> str:
+    """Return what section [name] says of `key`, paths absolute; "" for nothing."""
+    base = value_in(config_file, name, key) or ""
+    if not base or base.lower().startswith(("http://", "https://")):
+        return base
+    return os.path.normpath(root / (Path(base).expanduser() if base.startswith("~") else base))
+
+
+def _folder(original_base: str) -> Path | None:
     if not original_base or original_base.lower().startswith(("http://", "https://")):
         return None
     path = Path(os.path.normpath(Path(original_base).absolute()))

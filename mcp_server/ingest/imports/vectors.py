@@ -184,7 +184,9 @@ def _gaps(numbers: list[int | None], tables: Iterable[int]) -> Iterator[str]:
     if len(known) == len(numbers) and last - first + 1 > len(known):
         there = set(known)
         missing = next(number for number in range(first, last + 1) if number not in there)
-        yield f"of the parts {first} to {last}, {last - first + 1 - len(known):,} are missing, the first is {missing}"
+        count = last - first + 1 - len(known)
+        lost = f"{missing} is missing" if count == 1 else f"{count:,} are missing, the first is {missing}"
+        yield f"of the parts {first} to {last}, {lost}"
 
 
 def _parquet_parts(files: list[Path]) -> VectorSource:

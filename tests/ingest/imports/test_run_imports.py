@@ -184,6 +184,20 @@ def test_absolute_paths_below_the_originals_become_relative_to_them(spelt: str, 
     assert (collection.original_base, collection.thumbnail_base) == (str(pictures), "")
 
 
+@pytest.mark.parametrize("given", [{}, {"original_base": "", "thumbnail_base": ""}])
+def test_importing_again_leaves_the_pictures_where_they_are_unless_told_otherwise(given: dict[str, str], tmp_path: Path) -> None:
+    pictures, config = tmp_path / "pictures", tmp_path / "data/config.ini"
+    pictures.mkdir()
+    lines = demo.write_lines(tmp_path / "m.jsonl", [{"path": str(pictures / f"{row}.jpg")} for row in range(6)])
+    bring(tmp_path, some_vectors(tmp_path), lines, original_base=str(pictures))
+    config.write_text(config.read_text().replace("ThumbnailMediaURL =", "thumbnailmediaurl = https://x.org/small/ ; ours"))
+    bring(tmp_path, some_vectors(tmp_path), lines, replace=True, **given)
+    (collection,) = load_settings(config).collections
+    kept = (str(pictures), "https://x.org/small/")
+    assert (collection.original_base, collection.thumbnail_base) == (("", "") if given else kept)
+    assert [source for _, source, *_ in medias(tmp_path)] == [f"{pictures / f'{row}.jpg' if given else f'{row}.jpg'}" for row in range(6)]
+
+
 def test_types_say_what_a_field_is_and_a_group_is_a_medium_of_its_own(tmp_path: Path) -> None:
     table = [{"code": f"{row}", "group_id": "g" if row < 2 else None} for row in range(6)]
     report = bring(
@@ -311,8 +325,11 @@ def test_replacing_an_ingested_collection_takes_its_ledger_and_thumbnails_away(t
     (place / ".ingest").mkdir(parents=True)
     for name in (".ingest/ledger.db", "thumbnails.zip", "collection.db", "notes.txt"):
         (place / name).write_text("old", encoding="utf-8")
+    (tmp_path / "data/config.ini").write_text("[mine]\nThumbnailMediaURL = ./data/mine/thumbnails.zip\nOriginalMediaURL = ./pictures\n")
     bring(tmp_path, some_vectors(tmp_path), replace=True)
     assert sorted(path.name for path in place.iterdir()) == ["collection.db", "embeddings.zarr.zip", "notes.txt"]
+    (collection,) = load_settings(tmp_path / "data/config.ini").collections
+    assert (collection.original_base, collection.thumbnail_base) == (str(tmp_path / "pictures"), "")
 
 
 def test_from_a_hundred_thousand_rows_on_vectors_are_stored_in_half_precision(tmp_path: Path) -> None:

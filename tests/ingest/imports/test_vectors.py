@@ -92,6 +92,8 @@ def test_parts_that_only_metadata_is_there_of_are_missing_too(tmp_path: Path) ->
     for number in (1, 2):
         np.save(tmp_path / "img_emb" / f"img_emb_{number}.npy", some())
     assert open_vectors(tmp_path).findings == ("of the parts 0 to 3, 2 are missing, the first is 0",)
+    (tmp_path / "metadata" / "metadata_0.jsonl").unlink()
+    assert open_vectors(tmp_path).findings == ("of the parts 1 to 3, 3 is missing",)
 
 
 def test_parts_of_different_width_are_refused_with_both_numbers(tmp_path: Path) -> None:
