@@ -74,6 +74,11 @@ def test_the_readmes_example_answer_is_what_the_demo_answers(readme: str, capsys
     assert answer == shown
 
 
+def test_the_registry_finds_its_name_for_the_package_in_the_readme(readme: str, repository: Path) -> None:
+    entry = json.loads((repository / "server.json").read_text(encoding="utf-8"))
+    assert f"mcp-name: {entry['name']} " in readme  # which PyPI shows, and by which it knows whose the package is
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_example_runs_and_asserts(name: str, repository: Path) -> None:
     done = subprocess.run([sys.executable, str(repository / "examples" / name)], capture_output=True, text=True, timeout=280, check=False)
