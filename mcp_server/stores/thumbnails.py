@@ -32,7 +32,7 @@ _ZIP_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, Mem
 the encoding they claim."""
 
 _USER = re.compile(r"^(https?://)[^/?#]*@", re.IGNORECASE)
-_ESCAPED = re.compile(r"(?:[^%]|%[0-9A-Fa-f]{2})*")
+_ESCAPED = re.compile(r"(?:[^%]|%[0-9A-Fa-f]{2})*+")  # takes no way back, which would be kept in memory: 120 bytes a character
 
 
 class PictureStore(ABC):

@@ -196,6 +196,14 @@ def test_a_web_address_is_base_and_uri_and_never_leaves_the_base(base: str, uri:
     assert store.problem is None
 
 
+def test_an_address_of_a_million_characters_takes_little_memory() -> None:
+    store = PictureStore.open("https://host/t/")
+    tracemalloc.start()
+    assert store.url_of("a%20" * 250_000) == "https://host/t/" + "a%20" * 250_000
+    assert tracemalloc.get_traced_memory()[1] < 32 * 2**20
+    tracemalloc.stop()
+
+
 def test_a_base_that_cannot_be_used_says_why_and_gives_nothing(tmp_path: Path) -> None:
     (tmp_path / "not.zip").write_text("hello")
     for base, problem in (
