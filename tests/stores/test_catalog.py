@@ -297,7 +297,7 @@ def test_rows_without_an_id_cost_no_more_than_themselves(tmp_path: Path) -> None
         connection.execute("INSERT INTO tagsets VALUES (NULL, 'lost', 1), ('x', 'lost', 1), (NULL, NULL, NULL), (77, NULL, 1)")
         connection.execute("INSERT INTO alphanumerical_tags SELECT 'x', 'A cat', tagset_id FROM alphanumerical_tags")
     with closing(Catalog.open(path, 5)) as catalog:
-        assert {field.name for field in catalog.fields} == {"year", "title", "caption", "tagset 77"}
+        assert {field.name for field in catalog.fields} == {"year", "weight", "extra", "title", "caption", "tagset 77"}
         assert "3 rows of tagsets have no id that is a whole number: they are left out." in catalog.findings
         assert FilterIndex(catalog).evaluate(parse_filter({"caption": "a dog", "year": 2020})).count == 1
 
