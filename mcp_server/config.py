@@ -74,8 +74,8 @@ class Settings:
 
     Attributes:
         config_file: where it was read.
-        state_folder: writable folder for sessions.
-        cache_folder: folder of the text-encoder cache (`model_text.pth`).
+        state_folder: writable folder for sessions and what was measured of collections.
+        cache_folder: folder of the text-encoder cache (`model_text*.pth`); it may be one that cannot be written.
         side_folder: folder of what is worked out once to search faster; None keeps nothing.
         warnings: what was odd in the file, for the log and `doctor`.
     """
@@ -331,7 +331,7 @@ def _data_folders(config_file: Path) -> tuple[Path, Path]:
     if _is_writable(folder):
         return folder, folder
     user = _user_folder()
-    return user, folder if (folder / "model_text.pth").exists() else user
+    return user, folder if any(folder.glob("model_text*.pth")) else user
 
 
 def _user_folder() -> Path:

@@ -193,3 +193,16 @@ def test_state_goes_to_the_users_folder_where_the_configs_cannot_be_written(tmp_
     assert state.is_dir()
     assert "clip-search-mcp" in str(state)
     assert cache == state
+
+
+@pytest.mark.parametrize("weights", ["model_text.pth", "model_text.ViT-B-32.pth"])
+def test_a_text_encoder_cached_in_a_folder_that_cannot_be_written_is_used(
+    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("mcp_server.config._is_writable", lambda _: False)
+    (tmp_path / "ro").mkdir()
+    (tmp_path / "ro" / weights).touch()
+    settings = settings_of(tmp_path, "[a]\nEmbeddingsFile = e\nDatabaseFile = d\n", folder="ro")
+    assert settings.cache_folder == tmp_path / "ro"
+    assert settings.state_folder.is_relative_to(tmp_path / "home")

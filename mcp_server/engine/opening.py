@@ -154,11 +154,11 @@ def trust_of(config: CollectionConfig, settings: Settings) -> Trust:
     from mcp_server.indexes.approval_file import CACHED_NAME
     from mcp_server.indexes.opening import Trust
 
-    return Trust(config.target_recall, cached_file(settings.cache_folder, config.name, CACHED_NAME))
+    return Trust(config.target_recall, cached_file(settings.state_folder, config.name, CACHED_NAME))
 
 
 def _scale_file(config: CollectionConfig, settings: Settings, catalog: Catalog) -> ScaleFile:
-    """Return where the scale of relevance is kept: beside the embeddings if it was put there, else in the cache folder."""
+    """Return where the scale of relevance is kept: beside the embeddings if it was put there, else in the state folder."""
     from mcp_server.indexes.fingerprints import fingerprint_of
 
     key = {
@@ -167,7 +167,7 @@ def _scale_file(config: CollectionConfig, settings: Settings, catalog: Catalog) 
         "embeddings": fingerprint_of(config.embeddings_file),
         "items": catalog.indexed,
     }
-    cached = cached_file(settings.cache_folder, config.name)
+    cached = cached_file(settings.state_folder, config.name)
     files = (config.embeddings_file.parent / RELEVANCE_FILE, cached)
     return ScaleFile(partial(read_scale, files, key), partial(write_scale, cached, key))
 

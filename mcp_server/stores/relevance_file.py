@@ -14,11 +14,11 @@ from mcp_server.whole_files import write_whole
 logger = logging.getLogger(__name__)
 
 RELEVANCE_FILE = "relevance.json"
-"""Its name beside the embeddings; in the cache folder the collection's name comes first."""
+"""Its name beside the embeddings; in the state folder the collection's name comes first."""
 
 
 def cached_file(folder: Path, collection: str, name: str = RELEVANCE_FILE) -> Path:
-    """Return where the scale of `collection`, or what else is called `name`, is kept in the cache folder."""
+    """Return where the scale of `collection`, or what else is called `name`, is kept in `folder`."""
     return folder / f"{name_on_disk(collection)}.{name}"
 
 

@@ -65,7 +65,7 @@ def main() -> None:
         scale = measure(collection.encoder.encode_text, collection.index, collection.catalog.mapped, collection.sample)
         if options.write:
             collection.scale_file.write(asdict(scale))
-            options.write.write_bytes(cached_file(settings.cache_folder, "demo").read_bytes())
+            options.write.write_bytes(cached_file(settings.state_folder, "demo").read_bytes())
         rows = range(len(collection.catalog.mapped))
         titles = {int(item.id): item.title for item in collection.catalog.items_at(list(rows), "concise")}
         names = sorted(set(titles.values()))

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import random
+import shutil
 import threading
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mcp_server.config import Settings
 from mcp_server.domain.search import Drop, EncodedText, SearchRequest, WeightedText
+from mcp_server.engine.opening import open_engine, trust_of
 from mcp_server.engine.query_vectors import QueryVector, sample_of
 from mcp_server.engine.relevance import BackgroundRelevance, Relevance, Scale, largest_drop, match_probability, measure
 from mcp_server.engine.search import SearchEngine
@@ -133,6 +138,22 @@ def test_tiny_collections_have_a_scale_too(size: int) -> None:
     scale = measure(encoder_of_scale(1.0), index, everything, sample_of(index, everything))
     assert scale.text_fair <= scale.text_strong
     assert np.isfinite([scale.text_fair, scale.text_strong, scale.pair_fair, scale.pair_strong]).all()
+
+
+def test_what_is_measured_is_kept_where_it_can_be_written(demo_settings: Settings, tmp_path: Path) -> None:
+    (config,) = demo_settings.collections
+    for file in (config.embeddings_file, config.database_file):  # without the scale that lies beside them
+        shutil.copy(file, tmp_path)
+    mine = replace(config, embeddings_file=tmp_path / config.embeddings_file.name, database_file=tmp_path / config.database_file.name)
+    settings = replace(demo_settings, collections=(mine,), state_folder=tmp_path / "state", cache_folder=tmp_path / "ro", side_folder=None)
+    (tmp_path / "state").mkdir()
+    with closing(open_engine(settings)) as engine, engine.shelf.using("demo") as collection:
+        collection.keep_scale(Scale((0.5, 0.25, 0.125), 0.1, 0.2, 0.3, 0.4))
+    assert cached_file(tmp_path / "state", "demo").is_file()
+    cached = trust_of(mine, settings).cached
+    assert cached is not None
+    assert cached.parent == tmp_path / "state"
+    assert not (tmp_path / "ro").exists()
 
 
 def test_the_scale_is_measured_once_behind_the_calls_and_kept(tmp_path: Path) -> None:
