@@ -50,6 +50,8 @@ _TURN_SECONDS = 120.0
 _PREFAULT_AFTER_SECONDS = 0.5
 _CHECK_AFTER_SECONDS = 10.0
 """By then the first searches, which reading everything would slow down, are over."""
+_CHECKING = threading.Lock()
+"""One thread checks at a time, however many collections there are."""
 
 
 def exact_index(embeddings_file: Path, side: SideFiles | None) -> ExactIndex:
@@ -282,7 +284,9 @@ class SideVectors:
         def run() -> None:
             if self._ended.wait(_CHECK_AFTER_SECONDS) or fill_memory(found.arrays.values()):
                 return
-            if found.is_whole(lambda: not self._ended.is_set()):
+            with _CHECKING:
+                whole = found.is_whole(lambda: not self._ended.is_set())
+            if whole:
                 return
             logger.error("side_files.damaged set=%s It is passed over and made anew. Check the disk.", found.folder)
             for name in _IN_ORDER[_IN_ORDER.index(what) :]:
