@@ -191,7 +191,7 @@ def wrong_with(file: Path) -> str | None:
 def not_writable(folder: Path) -> str | None:
     """Return why no file can be put into `folder`, which may have to be made first; None if one can. Writes nothing."""
     # on Windows not even the drive has to be there
-    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    there = next((path for path in (folder, *folder.parents) if wrong_with(path) is None), folder)
     if not there.is_dir():
         return f"{there} is no folder"
     return None if os.access(there, os.W_OK | os.X_OK) else f"{there} may not be written"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from mcp_server.config import DEFAULT_MODEL, Settings, demo_folder, load_settings
+from mcp_server.config import DEFAULT_MODEL, Settings, demo_folder, load_settings, not_writable
 from mcp_server.errors import ConfigError
 
 EXQUISITOR = """
@@ -193,6 +195,19 @@ def test_state_goes_to_the_users_folder_where_the_configs_cannot_be_written(tmp_
     assert state.is_dir()
     assert "clip-search-mcp" in str(state)
     assert cache == state
+
+
+def test_a_folder_below_one_that_is_closed_is_not_writable(tmp_path: Path) -> None:
+    class Closed(type(Path())):
+        def stat(self, **options: bool) -> os.stat_result:
+            if self != tmp_path and self.is_relative_to(tmp_path):
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return super().stat(**options)
+
+    (tmp_path / "file").touch()
+    assert not_writable(tmp_path / "a" / "b") is None
+    assert not_writable(tmp_path / "file" / "b") == f"{tmp_path / 'file'} is no folder"
+    assert not_writable(Closed(tmp_path / "a" / "b")) is None, "asked of the nearest folder that can be seen"
 
 
 @pytest.mark.parametrize("weights", ["model_text.pth", "model_text.ViT-B-32.pth"])

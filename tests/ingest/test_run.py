@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import sqlite3
@@ -223,8 +224,8 @@ def test_a_file_that_one_may_not_write_is_named_before_the_work(pictures: Path, 
 
 def test_a_file_on_a_drive_that_is_not_there_is_named() -> None:
     class OnNoDrive(type(Path())):
-        def exists(self, **_: bool) -> bool:
-            return False
+        def stat(self, **_: bool) -> os.stat_result:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
 
     with pytest.raises(IngestError, match=r"Cannot write .*config\.ini: .*photos is no folder\. Name another with --config"):
         check_writable(OnNoDrive("/photos"), OnNoDrive("/photos/config.ini"), "--config")
