@@ -45,12 +45,14 @@ def find_duplicates(ledger: Ledger, vectors: RowFile, near: float | None) -> Non
 
 def _exact(ledger: Ledger) -> None:
     """Give each picture that is undecided the first one with the same bytes as original."""
-    ledger.database.execute(
-        "UPDATE files SET original = coalesce("
-        "(SELECT min(f.original) FROM files f WHERE f.sha256 = files.sha256 AND f.original IS NOT NULL), "
-        '(SELECT min(f.id) FROM files f WHERE f.sha256 = files.sha256 AND f."row" IS NOT NULL)) '
-        'WHERE original IS NULL AND "row" IS NOT NULL'
+    undecided = 'original IS NULL AND "row" IS NOT NULL'
+    ledger.database.execute(  # in a table, for of black frames and blank pages there are thousands with the same bytes
+        "CREATE TEMP TABLE firsts AS SELECT sha256, coalesce(min(original), min(id)) AS id FROM files "
+        f'WHERE "row" IS NOT NULL AND sha256 IN (SELECT sha256 FROM files WHERE {undecided}) GROUP BY sha256'
     )
+    ledger.database.execute("CREATE INDEX temp.firsts_by_content ON firsts (sha256)")
+    ledger.database.execute(f"UPDATE files SET original = (SELECT o.id FROM firsts o WHERE o.sha256 = files.sha256) WHERE {undecided}")
+    ledger.database.execute("DROP TABLE temp.firsts")
 
 
 def _near(ledger: Ledger, vectors: RowFile, near: float) -> None:

@@ -127,31 +127,35 @@ def _move(ledger: Ledger, folder: Path) -> int:
 def _moves(ledger: Ledger, folder: Path) -> list[tuple[int, str, str, str]]:
     """Return id, old path, new path and new status of each picture that is elsewhere now."""
     ledger.database.execute("DROP TABLE IF EXISTS temp.loose")
+    ledger.database.execute("CREATE TEMP TABLE loose (id INTEGER PRIMARY KEY, source, size, sha256, is_changed, may_stay)")
     ledger.database.execute(
-        "CREATE TEMP TABLE loose AS "
-        "SELECT f.id, f.source, f.size, f.sha256, s.source IS NOT NULL AS is_changed, s.size IS f.size AS may_stay "
+        "INSERT INTO loose "
+        "SELECT f.id, f.source, f.size, f.sha256, s.source IS NOT NULL, s.size IS f.size "
         'FROM files f LEFT JOIN scanned s ON s.source = f.source WHERE f."row" IS NOT NULL AND f.todo <> 1 '
         "AND f.status NOT IN ('removed', 'gone') AND (s.source IS NULL OR f.todo = 2 OR "
         "(s.size, s.mtime_ns, s.ctime_ns) IS NOT (f.size, f.mtime_ns, f.ctime_ns))"
     )
-    ledger.database.execute("CREATE INDEX temp.loose_by_size ON loose (size, sha256)")
+    ledger.database.execute("CREATE INDEX temp.loose_by_content ON loose (size, sha256, is_changed, source)")
     candidates = ledger.database.execute(
-        "SELECT s.source, s.size, l.sha256 FROM scanned s LEFT JOIN loose l ON l.source = s.source "
+        "SELECT s.source, s.size, l.id, l.sha256 FROM scanned s LEFT JOIN loose l ON l.source = s.source "
         "WHERE s.size > 0 AND EXISTS (SELECT 1 FROM loose o WHERE o.size = s.size AND o.source <> s.source) "
         'AND (l.source IS NOT NULL OR NOT EXISTS (SELECT 1 FROM files f WHERE f.source = s.source AND f."row" IS NOT NULL)) '
         "ORDER BY s.source"
     ).fetchall()
+    read = [(source, size, media_id, before, _hash(folder / source)) for source, size, media_id, before in candidates]
+    stay = [(media_id,) for _, _, media_id, before, content in read if before is not None and content == before]
+    ledger.database.executemany("DELETE FROM loose WHERE id = ?", stay)
     moves: list[tuple[int, str, str, str]] = []
-    for source, size, before in candidates:
-        content = _hash(folder / source)
+    for source, size, _, before, content in read:
         like = ledger.database.execute(
-            "SELECT id, source, may_stay FROM loose WHERE (size, sha256) = (?, ?) ORDER BY is_changed, source", (size, content)
+            "SELECT id, source, may_stay FROM loose WHERE (size, sha256) = (?, ?) ORDER BY is_changed, source",
+            (size, None if content == before else content),
         )
-        for media_id, old, may_stay in () if content == before else like.fetchall():
-            if not (may_stay and _hash(folder / old) in (content, None)):
-                moves.append((media_id, old, source, "added" if before is None else "changed"))
-                ledger.database.execute("DELETE FROM loose WHERE id = ?", (media_id,))
-                break
+        lost = next(((one, old) for one, old, may_stay in like if not (may_stay and _hash(folder / old) in (content, None))), None)
+        like.close()
+        if lost is not None:
+            moves.append((*lost, source, "added" if before is None else "changed"))
+            ledger.database.execute("DELETE FROM loose WHERE id = ?", lost[:1])
     ledger.database.execute("DROP TABLE temp.loose")
     return moves
 

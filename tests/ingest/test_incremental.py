@@ -26,6 +26,7 @@ from PIL import Image
 
 from mcp_server.errors import IngestError
 from mcp_server.indexes.embeddings import load_embeddings
+from mcp_server.ingest.duplicates import find_duplicates
 from mcp_server.ingest.imports.run import import_vectors
 from mcp_server.ingest.ledger import Ledger
 from mcp_server.ingest.pictures.results import Unreadable
@@ -580,6 +581,34 @@ def test_files_of_somebody_else_are_never_mixed_with_what_ingest_remembers(pictu
     draw(pictures / "new.png", "red")
     with pytest.raises(IngestError, match=r"not what the last ingest wrote. Use --replace"):
         ingest(pictures)
+
+
+def steps_for(place: Path, count: int) -> int:
+    """Return how many steps SQLite takes to find the duplicates among `count` equal files, and to see that all of them moved."""
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    for number in range(count):
+        (place / "old").mkdir(parents=True, exist_ok=True)
+        (place / f"old/{number}.png").write_bytes(b"black frame")
+    with Ledger.open(place / "data") as ledger:
+        make_plan(ledger, place, scan(place))
+        sha256 = hashlib.sha256(b"black frame").hexdigest()
+        ledger.database.execute('UPDATE files SET todo = 0, "row" = id, sha256 = ?', (sha256,))
+        ledger.database.set_progress_handler(step, 100)
+        find_duplicates(ledger, None, None)
+        assert ledger.database.execute("SELECT min(original), max(original) FROM files").fetchone() == (1, 1)
+        (place / "old").rename(place / "new")
+        make_plan(ledger, place, scan(place))
+        assert ledger.counts().moved == count
+    return steps
+
+
+def test_many_equal_files_cost_no_more_each_than_few(tmp_path: Path) -> None:
+    assert steps_for(tmp_path / "many", 3000) < 15 * steps_for(tmp_path / "few", 300)
 
 
 def test_a_link_to_a_folder_that_is_not_there_takes_nothing_away(pictures: Path, tmp_path: Path) -> None:
