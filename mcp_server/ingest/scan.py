@@ -15,8 +15,13 @@ from mcp_server.ingest.pictures.suffixes import readable_suffixes
 
 logger = logging.getLogger(__name__)
 
-_SKIPPED_FOLDERS = frozenset({"@eaDir", "$RECYCLE.BIN", "System Volume Information", "__MACOSX"})
-"""Made by systems, not by people: small copies, waste bins, resource forks."""
+_SKIPPED_FOLDERS = frozenset(
+    {
+        *("$RECYCLE.BIN", "System Volume Information", "__MACOSX"),  # Windows, macOS
+        *("@eaDir", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot"),  # disks on the network, Synology's and QNAP's
+    }
+)
+"""Made by systems, not by people: small copies, waste bins, older states, resource forks."""
 
 
 @dataclass(frozen=True)

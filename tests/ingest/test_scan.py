@@ -29,6 +29,7 @@ def test_pictures_of_all_depths_and_kinds_are_found(tmp_path: Path) -> None:
 
 def test_other_files_and_hidden_ones_and_small_copies_of_systems_are_left_out(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "notes.txt", "png", ".hidden.png", ".cache/b.png", "c.png.part", "movie.mp4", "@eaDir/a.png/thumb.jpg")
+    touch(tmp_path, "#recycle/thrown-away.png", "b/@Recycle/thrown-away.png", "#snapshot/yesterday/a.png")
     (tmp_path / "folder.png").mkdir()
     assert sources(tmp_path) == ["a.png"]
 
