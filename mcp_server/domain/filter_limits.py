@@ -23,7 +23,7 @@ MAX_TEXT = 1_000
 
 _MAX_CONTAINERS = 4 * MAX_DEPTH
 _MAX_NUMBER_BITS = 1_000
-_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)  # without an end it runs to the end, so nothing is read twice
 _BRACKET = re.compile(r"[\[\]{}]")
 
 

@@ -21,9 +21,8 @@ MOST_WEIGHT = 10.0
 
 _MINUS = "\N{MINUS SIGN}"
 """As good a minus as the hyphen: typeset texts have it."""
-_NUMBER = re.compile(rf"\s*([+\-{_MINUS}]?\s*(?:\d+(?:\.\d*)?|\.\d+))\s*:(?!\d)\s*(.*)", re.DOTALL)  # "12:30 clock" has no weight
-_LIST_OF_QUOTED = re.compile(r"""\s*\[\s*['"].*['"]\s*,?\s*\]\s*""", re.DOTALL)
-_SIGN = re.compile(rf"\s*([+\-{_MINUS}])\s*(.*)", re.DOTALL)
+_NUMBER = re.compile(rf"([+\-{_MINUS}]?\s*(?:\d+(?:\.\d*)?|\.\d+))\s*:(?!\d)\s*(.*)", re.DOTALL)  # "12:30 clock" has no weight
+_SIGN = re.compile(rf"([+\-{_MINUS}])\s*(.*)", re.DOTALL)
 
 
 def parse_texts(raw: object) -> tuple[WeightedText, ...]:
@@ -54,7 +53,7 @@ def _list_of(raw: object) -> list[object] | None:
         try:
             value: object = json.loads(raw)
         except (ValueError, RecursionError):
-            if _LIST_OF_QUOTED.fullmatch(raw):
+            if _looks_like_a_list(raw):
                 raise BadArgumentError(
                     'text looks like a list but is not JSON. Write double quotes and no comma at the end: ["2: red car", "- night"]; '
                     "a single description needs no brackets."
@@ -66,10 +65,17 @@ def _list_of(raw: object) -> list[object] | None:
     return cast("list[object]", raw) if isinstance(raw, list) and raw else None
 
 
+def _looks_like_a_list(raw: str) -> bool:
+    """Tell whether `raw`, of any length, is quoted texts in brackets."""
+    inside = raw.strip().removeprefix("[").removesuffix("]").strip().removesuffix(",").rstrip()
+    return raw.rstrip().endswith("]") and len(inside) > 1 and inside[0] in "'\"" and inside[-1] in "'\""
+
+
 def _weighted(raw: object) -> WeightedText:
     if not isinstance(raw, str):
         raise BadArgumentError(f'text lists descriptions in quotes, such as ["2: red car", "- night"]; got {_kind(raw)} among them.')
-    numbered, signed = _NUMBER.fullmatch(raw), _SIGN.fullmatch(raw)
+    part = raw.strip()  # blanks before a pattern that may begin with some would be tried at every length
+    numbered, signed = _NUMBER.fullmatch(part), _SIGN.fullmatch(part)
     if numbered is not None:
         digits = re.sub(r"\s", "", numbered[1]).replace(_MINUS, "-")
         weight = float(digits) if len(digits) <= 20 else MOST_WEIGHT + 1
@@ -97,7 +103,7 @@ def _kind(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
-        return "an empty list"
+        return "a list" if value else "an empty list"
     if isinstance(value, dict):
         return "an object"
     return "null" if value is None else "a number"

@@ -95,6 +95,12 @@ def nested(depth: int, key: str = "not") -> dict[str, object]:
     return inner
 
 
+@pytest.mark.parametrize("text", ['\\"' * 400_000, '"' * 400_001, '{"a":"' + "\\" * 400_001, '{"\\"' * 200_000])
+def test_text_of_any_length_is_read_once(text: str) -> None:
+    with pytest.raises(FilterError):  # read again from every quote, it takes hours
+        parse_filter(text)
+
+
 def test_nesting_to_the_stated_depth_is_accepted_and_deeper_is_refused() -> None:
     assert parse_filter(nested(32)) is not None
     with pytest.raises(FilterError, match="deeper than 32"):

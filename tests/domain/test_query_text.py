@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -51,6 +52,7 @@ def test_texts_are_read_as_they_are_meant(raw: Any, expected: list[tuple[str, fl
         (["-" + "9" * 400 + ": a"], "-10 to 10"),
         (["a"] * 17, "at most 16"),
         (["a", 3], "in quotes"),
+        (["a", ["b"]], "got a list among them"),
         ({"a": 1}, "an object"),
         (True, "true"),
         ("x" * 1_001, "1,001 characters"),
@@ -63,6 +65,12 @@ def test_what_cannot_be_meant_is_refused_with_what_is_accepted(raw: Any, words: 
     with pytest.raises(BadArgumentError, match=words) as caught:
         parse_texts(raw)
     assert len(caught.value.message) <= MESSAGE_LIMIT
+
+
+@pytest.mark.parametrize("raw", [[" " * 500_000 + "x"], ["+" + " " * 500_000 + "x"], "['x'" + " " * 500_000 + "x", "['x'," * 100_000])
+def test_a_text_of_any_length_is_read_once(raw: Any) -> None:
+    with suppress(BadArgumentError):  # read at every length, half a million blanks take hours
+        parse_texts(raw)
 
 
 @given(
