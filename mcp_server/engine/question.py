@@ -74,20 +74,20 @@ def query_key(request: SearchRequest) -> str:
     """Name what `repeats="query"` means by the same query: words, examples and filters; the collection is kept beside it."""
     words = [(" ".join(part.text.casefold().split()), part.weight) for part in request.texts]
     plain = len(words) == 1 and words[0][1] == 1 and not request.like and not request.unlike
-    wanted: Any = words[0][0] if plain else [words, sorted(request.like), sorted(request.unlike)]
-    raw = json.dumps([wanted, "" if request.filters is None else request.filters.canonical])
+    asked: Any = words[0][0] if plain else [words, sorted(request.like), sorted(request.unlike)]
+    raw = json.dumps([asked, "" if request.filters is None else request.filters.canonical])
     return hashlib.sha256(raw.encode()).hexdigest()[:24]
 
 
-def asked(request: SearchRequest, filter_sentence: str) -> dict[str, Any]:
+def record_of(request: SearchRequest, filter_sentence: str) -> dict[str, Any]:
     """Return what was asked, for the record of a session: `text`, `like`, `unlike` and `filters`, only what was given."""
     texts = [part.text if part.weight == 1 else f"{part.weight:g}: {part.text}" for part in request.texts]
-    given = {"text": texts, "like": list(request.like), "unlike": list(request.unlike), "filters": filter_sentence}
-    return {name: value for name, value in given.items() if value}
+    asked = {"text": texts, "like": list(request.like), "unlike": list(request.unlike), "filters": filter_sentence}
+    return {name: value for name, value in asked.items() if value}
 
 
 def in_words(question: Mapping[str, Any]) -> str:
-    """Return what `asked` gave as one line: `2: red car; - night; like 104, 2077; unlike 9; filters: category is food`."""
+    """Return what `record_of` gave as one line: `2: red car; - night; like 104, 2077; unlike 9; filters: category is food`."""
     parts = [str(text) for text in question.get("text", [])]
     parts += [f"{name} {', '.join(map(str, question[name]))}" for name in ("like", "unlike") if question.get(name)]
     if question.get("filters"):

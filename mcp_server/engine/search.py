@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mcp_server.domain.search import SearchOutcome, SearchRequest
 from mcp_server.domain.session import PageEntry
 from mcp_server.engine.collection import Collection
-from mcp_server.engine.question import asked, in_words, query_key
+from mcp_server.engine.question import in_words, query_key, record_of
 from mcp_server.engine.shelf import Shelf
 from mcp_server.engine.steps import Waiting, Walk
 from mcp_server.errors import BadArgumentError, clipped
@@ -111,7 +111,7 @@ class SearchEngine:
             collection, question = kept
 
             def repeated(of: Collection) -> bool:
-                return (of.name, asked(request, of.filters.evaluate(request.filters).sentence) if asks else question) == kept
+                return (of.name, record_of(request, of.filters.evaluate(request.filters).sentence) if asks else question) == kept
 
             if not self.shelf.with_collection(request.collection or collection, repeated):
                 told = f'"{clipped(in_words(question), 60)}" in "{clipped(collection, 20)}"'
@@ -148,7 +148,7 @@ class SearchEngine:
                 entry = PageEntry(
                     collection=collection.name,
                     query=query_key(request),
-                    question=asked(request, draft.filter_sentence),
+                    question=record_of(request, draft.filter_sentence),
                     ids=tuple(int(hit.item.id) for hit in draft.hits),
                     scores=tuple(hit.score for hit in draft.hits),
                 )
@@ -187,7 +187,7 @@ def _log(collection: Collection, request: SearchRequest, outcome: SearchOutcome,
         outcome.approximation is None,
         clock,
     )
-    question = asked(request, outcome.filter_sentence)
+    question = record_of(request, outcome.filter_sentence)
     logger.debug("search.asked %r", question)
     if collection.audit is not None:
         collection.audit.write(
