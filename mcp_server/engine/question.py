@@ -87,7 +87,7 @@ def record_of(request: SearchRequest, filter_sentence: str) -> dict[str, Any]:
 
 
 def in_words(question: Mapping[str, Any]) -> str:
-    """Return what `record_of` gave as one line: `2: red car; - night; like 104, 2077; unlike 9; filters: category is food`."""
+    """Return what `record_of` gave as one line: `2: red car; -1: night; like 104, 2077; unlike 9; filters: category is food`."""
     parts = [str(text) for text in question.get("text", [])]
     parts += [f"{name} {', '.join(map(str, question[name]))}" for name in ("like", "unlike") if question.get(name)]
     if question.get("filters"):
