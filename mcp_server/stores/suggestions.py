@@ -16,8 +16,8 @@ from mcp_server.stores.fields import Field
 
 _CANDIDATES = 2_000
 """How many values are compared letter by letter; comparing every title of a large collection would take seconds."""
-_MOST_VALUE = 90
-"""Characters of a value that is suggested."""
+_MOST_SHOWN = 90
+"""Characters of a field's name or a value that is suggested."""
 
 
 def unknown_field(name: str, fields: Sequence[Field], values_of: Callable[[Field], int]) -> UnknownFieldError:
@@ -26,19 +26,18 @@ def unknown_field(name: str, fields: Sequence[Field], values_of: Callable[[Field
         return UnknownFieldError(f'There is no field "{clipped(name)}": this collection has nothing to filter by. Leave filters out.')
     start = f'There is no field "{clipped(name)}".'
     named = {field.name: field for field in fields}
-    close = [f'"{clipped(near)}" ({values_of(named[near]):,} values)' for near in _nearest(name, list(named))]
-    if close:
-        start += f" Nearest: {', '.join(close)}."
+    close = [f'"{clipped(near, _MOST_SHOWN)}" ({_counted(values_of(named[near]), "value")})' for near in _nearest(name, list(named))]
+    nearest = f" Nearest: {', '.join(close)}." if close else ""
     every = f" Fields: {', '.join(f'{clipped(field.name)} ({field.kind})' for field in fields)}."
-    if len(fields) <= 20 and len(start) + len(every) <= MESSAGE_LIMIT:
-        return UnknownFieldError(start + every)
-    return UnknownFieldError(f"{start} Call describe_filters for all {len(fields)} fields.")
+    if len(fields) <= 20 and len(start + nearest + every) <= MESSAGE_LIMIT:
+        return UnknownFieldError(start + nearest + every)
+    return UnknownFieldError(_suggesting(start, "Nearest", close, f" Call describe_filters for all {len(fields)} fields."))
 
 
 def ambiguous_field(name: str, fields: Sequence[Field]) -> UnknownFieldError:
     """Return the error for a name that several fields of different kinds share."""
-    names = ", ".join(f'"{clipped(field.name)}"' for field in fields[:4])
-    return UnknownFieldError(f'"{clipped(name)}" names {len(fields)} fields. Write one of: {names}.')
+    listed = [f'"{clipped(field.name, _MOST_SHOWN)}"' for field in fields]
+    return UnknownFieldError(_suggesting(f'"{clipped(name)}" names {len(fields)} fields.', "Write one of", listed, ""))
 
 
 def unknown_value(data: FieldData, value: str) -> UnknownValueError:
@@ -51,11 +50,21 @@ def unknown_value(data: FieldData, value: str) -> UnknownValueError:
     close = _nearest_values(data, folded(value))
     word = "Nearest" if close else "Most frequent"
     chosen = close or [int(at) for at in np.argsort(-counts, kind="stable")[:3]]
-    listed = [f'"{_pasteable(data.abbreviated(at, _MOST_VALUE))}" ({counts[at]} item{"" if counts[at] == 1 else "s"})' for at in chosen]
-    end = f' Call describe_filters with field "{name}" for all {len(data.shown)}.'
-    while listed and len(f"{start} {word}: {', '.join(listed)}.{end}") > MESSAGE_LIMIT:
-        listed.pop()
-    return UnknownValueError(f"{start} {word}: {', '.join(listed)}.{end}" if listed else start + end)
+    listed = [f'"{_pasteable(data.abbreviated(at, _MOST_SHOWN))}" ({_counted(int(counts[at]), "item")})' for at in chosen]
+    return UnknownValueError(_suggesting(start, word, listed, f' Call describe_filters with field "{name}" for all {len(data.shown)}.'))
+
+
+def _suggesting(start: str, word: str, listed: Sequence[str], end: str) -> str:
+    """Return the message that names as many of `listed` as fit."""
+    for count in range(len(listed), 0, -1):
+        message = f"{start} {word}: {', '.join(listed[:count])}.{end}"
+        if len(message) <= MESSAGE_LIMIT:
+            return message
+    return start + end
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _nearest(word: str, names: Sequence[str]) -> list[str]:

@@ -203,6 +203,18 @@ def test_with_many_fields_the_error_names_the_nearest_only(tmp_path: Path) -> No
         assert "Nearest" in message
 
 
+def test_long_names_of_fields_are_suggested_whole(tmp_path: Path) -> None:
+    name = "distance between the sensor and the object in metres, measured "
+    tags: dict[str, list[m3.Value]] = {f"{name}{how}": ["x"] for how in ("once", "twice", "thrice")}
+    types = {f"{name}once": "alphanumerical", f"{name}ONCE": "date"}
+    medias = [m3.Media(1, 0, tags=tags | {f"{name}ONCE": ["2021-01-01"]})]
+    with closing(Catalog.open(m3.build(tmp_path / "c.db", medias, types), 1)) as catalog:
+        index = FilterIndex(catalog)
+        message = refused(index, {f"{name}two times": "x"}, UnknownFieldError)
+        assert f'Nearest: "{name}twice" (1 value). Call describe_filters for all 4 fields.' in message
+        assert f'Write one of: "{name}once (text)", "{name}ONCE (date)".' in refused(index, {f"{name}once": "x"}, UnknownFieldError)
+
+
 def test_without_fields_the_error_says_to_leave_filters_out(tmp_path: Path) -> None:
     with closing(Catalog.open(m3.build(tmp_path / "c.db", [m3.Media(1, 0)]), 1)) as catalog:
         assert "nothing to filter by" in refused(FilterIndex(catalog), {"Category": "x"}, UnknownFieldError)
