@@ -83,7 +83,8 @@ class ItemReader:
         shown: dict[int, tuple[Field, Shown]] = {}
         kinds: list[Kind] = [field.kind for field in fields]
         for kind in dict.fromkeys(kinds):
-            for tag, value, tagset in read_values(self._database, self._schema.tables[kind], tag_ids):
+            left = [tag for tag in tag_ids if tag not in shown]
+            for tag, value, tagset in read_values(self._database, self._schema.tables[kind], left):
                 if tagset in field_of_tagset and value is not None:
                     shown.setdefault(tag, (field_of_tagset[tagset], shown_value(kind, value)))
         found: defaultdict[int, dict[Field, list[Shown]]] = defaultdict(dict)
