@@ -98,8 +98,10 @@ class Catalog:
         return self.rows.rows_of(ids)
 
     def unknown(self, ids: Iterable[int]) -> list[int]:
-        """Return those of `ids` that have no row, in the order given."""
-        return [one for one in dict.fromkeys(ids) if self.rows.rows_of([one]).unknown]
+        """Return those of `ids` that have no row, in the order given, each id once."""
+        wanted = list(dict.fromkeys(ids))
+        known = set(self.media_of_row[self.rows_of(wanted).rows].tolist())
+        return [one for one in wanted if one not in known]
 
     def rows_of_groups(self, groups: Iterable[int]) -> Found:
         """Return the rows of all members of groups, group by group in the order given.

@@ -46,6 +46,7 @@ def test_unknown_and_unindexed_ids_are_counted_and_never_fatal(tmp_path: Path) -
         assert found.rows.tolist() == [3, 2]
         assert found.rows.dtype == np.int64
         assert found.unknown == 5
+        assert catalog.unknown([12, 999, 10, 1, 12, 999, 10**30, -5]) == [999, 1, 10**30, -5]
         assert catalog.rows_of([]).rows.tolist() == []
         assert catalog.rows_of(np.array([11, 10])).rows.tolist() == [0, 2]
         many = catalog.rows_of(range(100_000))

@@ -169,7 +169,6 @@ def test_one_value_must_lie_inside_both_bounds(tmp_path: Path) -> None:
         ({"Year": True}, ['"Year" takes whole numbers', 'got "true"']),
         ({"Year": "last year"}, ['"Year" takes whole numbers', '"last year"', "spans 1999 to"]),
         ({"Year": {"gte": "soon"}}, ["whole numbers", "soon"]),
-        ({"Year": True}, ["whole numbers"]),
         ({"Year": {"contains": "19"}}, ["whole numbers"]),
         ({"Weight": "heavy"}, ["numbers", "-0.5 to 10.5"]),
         ({"Day": "yesterday"}, ["dates", "2020-12-31 to 2021-03-31"]),
@@ -319,11 +318,6 @@ def test_many_threads_evaluate_at_once(index: FilterIndex) -> None:
 def test_blanks_around_a_value_are_passed_over(index: FilterIndex) -> None:
     assert passing(index, {"Category": " food "}) == passing(index, {"Category": "food"}) != []
     assert '"foo" is not a value' in refused(index, {"Category": " foo "}, UnknownValueError)
-
-
-def test_a_value_nobody_has_is_known_and_matches_nothing(index: FilterIndex) -> None:
-    assert passing(index, {"Category": "harbour"}) == []
-    assert passing(index, {"Year": 1800}) == []
 
 
 @pytest.mark.parametrize(
