@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import cast
 
-from mcp_server.domain.filter_limits import Budget, check_depth, checked_scalar, quoted
+from mcp_server.domain.filter_limits import Budget, check_depth, checked_bound, quoted
 from mcp_server.domain.filters import And, Filter, Not, Or, Scalar, TagIds, TagsetBetween
 from mcp_server.errors import FilterError
 
@@ -78,9 +78,7 @@ def _condition(raw: Fields, budget: Budget) -> Filter:
 
 
 def _bound(raw: object, tagset: int) -> Scalar | None:
-    if isinstance(raw, bool | list | tuple | dict) or raw == "":
-        raise FilterError(f"A bound of tagset {tagset} takes one number, date or time, not {quoted(raw)}. Leave it out for an open end.")
-    return None if raw is None else checked_scalar(raw, f"tagset {tagset}")
+    return None if raw is None else checked_bound(raw, f"A bound of tagset {tagset}", f"tagset {tagset}")
 
 
 def _id(raw: object, key: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import cast
 
-from mcp_server.domain.filter_limits import MAX_TEXT, Budget, check_depth, checked_scalar, quoted
+from mcp_server.domain.filter_limits import MAX_TEXT, Budget, check_depth, checked_bound, checked_scalar, quoted
 from mcp_server.domain.filters import AllOf, And, AnyOf, Between, Contains, Exists, Filter, Not, Or, Scalar
 from mcp_server.errors import FilterError
 
@@ -69,7 +69,7 @@ def _parse_object(field: str, raw: dict[object, object], budget: Budget, depth: 
         word = key.casefold() if isinstance(key, str) else ""
         if word in _BOUNDS:
             if value is not None:
-                bounds[word] = _checked_bound(value, field, word)
+                bounds[word] = checked_bound(value, f'"{word}" of {quoted(field)}', field)
         elif word == "not":
             parts.append(Not(parse_condition(field, value, budget, depth + 1)))
         elif word in {"any", "all"}:
@@ -105,12 +105,6 @@ def _parse_exists(field: str, raw: object) -> Filter:
     if word in ("true", "false"):
         return Exists(field, word == "true")
     raise FilterError(f'"exists" of {quoted(field)} takes true or false, not {quoted(raw)}.')
-
-
-def _checked_bound(raw: object, field: str, word: str) -> Scalar:
-    if isinstance(raw, bool | list | tuple | dict) or raw == "":
-        raise FilterError(f'"{word}" of {quoted(field)} takes one number, date or time, not {quoted(raw)}. Leave it out for an open end.')
-    return checked_scalar(raw, field)
 
 
 def _unknown_key(field: str, key: object) -> str:

@@ -124,3 +124,14 @@ def checked_scalar(value: object, field: str) -> Scalar:
     if isinstance(value, list | tuple):
         raise FilterError(f'{quoted(field)} has a list inside a list. Write one flat list of values: ["a", "b"].')
     raise FilterError(f"{quoted(field)} takes text, numbers and booleans, not {quoted(type(value).__name__)}.")
+
+
+def checked_bound(value: object, bound: str, field: str) -> Scalar:
+    """Return `value` if it can be the end of a range of `field`; `bound` says which end.
+
+    Raises:
+        FilterError: it is a list, an object, a boolean or empty, or what `checked_scalar` refuses.
+    """
+    if isinstance(value, bool | list | tuple | dict) or value == "":
+        raise FilterError(f"{bound} takes one number, date or time, not {quoted(value)}. Leave it out for an open end.")
+    return checked_scalar(value, field)

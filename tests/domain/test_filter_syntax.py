@@ -201,6 +201,7 @@ REFUSED: list[tuple[object, str]] = [
     ({"root": {"kind": "leaf", "filter": {"id": 1, "constraint": {"value_ids": ["a"]}}}}, "whole numbers"),
     ({"root": {"kind": "leaf", "filter": {"id": 1, "constraint": {"value_ids": [True]}}}}, "whole numbers"),
     ({"root": {"kind": "leaf", "filter": {"id": 1, "constraint": {"value_ids": [1], "lower_bound": 2}}}}, "lower_bound"),
+    ({"root": {"kind": "leaf", "filter": {"id": 1, "constraint": {"lower_bound": [3]}}}}, "A bound of tagset 1 takes one number"),
     ({"root": {"kind": "leaf", "filter": {"id": 10**30, "constraint": {"lower_bound": 3}}}}, "whole numbers"),
     ({"root": {"kind": "leaf", "filter": {"id": 1, "constrain": {}}}}, 'Did you mean "constraint"'),
 ]
