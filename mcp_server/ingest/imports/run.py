@@ -148,7 +148,7 @@ def import_vectors(
     check_writable(config_file.resolve().parent, config_file, "--config")
     if metadata is not None and not metadata.exists():
         raise IngestError(f"There is no metadata at {metadata}. Name a table, a folder of tables, or leave it out.")
-    source = open_vectors(embeddings)
+    source = open_vectors(embeddings, described=metadata is not None)
     if not source.count:
         raise IngestError(f"{embeddings} holds no vectors: it has 0 rows.")
     notes = [*source.findings, *_check_width(source, model, config_file.parent)]

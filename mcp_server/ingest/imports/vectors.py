@@ -90,19 +90,20 @@ class VectorSource:
                 )
 
 
-def open_vectors(path: Path) -> VectorSource:
+def open_vectors(path: Path, *, described: bool = False) -> VectorSource:
     """Find the vectors in `path` and say how many there are and how wide. Reads headers only.
 
     A folder is read as clip-retrieval's output (`img_emb/*.npy` beside `metadata/`), else as its .npy files, else as its Parquet files,
-    else as a Zarr store. Files follow each other in numeric order: part 10 comes after part 9.
+    else as a Zarr store. Files follow each other in numeric order: part 10 comes after part 9. Where the metadata is named elsewhere, they
+    are `described`: what lies in `metadata/` is not looked at.
 
     Raises:
-        IngestError: nothing that can be read is there; the message says what is accepted.
+        IngestError: nothing that can be read is there, and the message says what is accepted; or parts and tables do not pair.
     """
     if not path.exists():
         raise IngestError(f"There are no vectors at {path}; accepted: {ACCEPTED}.")
     if path.is_dir():
-        return _folder(path)
+        return _folder(path, described)
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz"):
         return _npy_parts("npy", [path], {})
@@ -117,27 +118,42 @@ def in_numeric_order(files: Iterable[Path]) -> list[Path]:
 
 
 def number_of(file: Path) -> int | None:
-    """Return the last number in a file's name, without its suffix; None when there is none."""
-    found = re.findall(r"\d+", file.stem)
+    """Return the last number in a file's name, without its suffix and the total of "3-of-8"; None when there is none."""
+    found = re.findall(r"\d+", re.sub(r"[-_]of[-_]\d+$", "", file.stem))
     return int(found[-1]) if found else None
 
 
 def metadata_parts(folder: Path) -> dict[int, Path]:
-    """Return the tables in `folder` by their number, those of the first suffix found; {} when they have none."""
+    """Return the tables in `folder` by their number, those of the first suffix found; {} when they have none.
+
+    Raises:
+        IngestError: two have the same number.
+    """
     for suffix in _TABLES:
         files = in_numeric_order(file for file in folder.iterdir() if file.suffix.lower() == suffix)
         if files:
-            numbers = [number_of(file) for file in files]
-            return {number: file for number, file in zip(numbers, files, strict=True) if number is not None}
+            return _by_number(files)
     return {}
 
 
-def _folder(path: Path) -> VectorSource:
+def _by_number(files: Iterable[Path]) -> dict[int, Path]:
+    found: dict[int, Path] = {}
+    for file in files:
+        number = number_of(file)
+        if number is not None and found.setdefault(number, file) != file:
+            raise IngestError(
+                f"{found[number].name} and {file.name} both have the number {number}, by which vectors and tables are paired. "
+                "Give each file a number of its own, or one table for all with --metadata."
+            )
+    return found
+
+
+def _folder(path: Path, described: bool) -> VectorSource:
     inner = path / _VECTORS_FOLDER
     if inner.is_dir() and (files := _npy_files(inner)):
-        return _npy_parts("clip-retrieval", files, _beside(path))
+        return _npy_parts("clip-retrieval", files, {} if described else _beside(path))
     if files := _npy_files(path):
-        tables = _beside(path.parent) if path.name == _VECTORS_FOLDER else {}
+        tables = _beside(path.parent) if path.name == _VECTORS_FOLDER and not described else {}
         return _npy_parts("clip-retrieval" if tables else "npy", files, tables)
     if files := in_numeric_order(path.glob("*.parquet")):
         return _parquet_parts(files)
@@ -156,6 +172,8 @@ def _npy_files(folder: Path) -> list[Path]:
 
 def _npy_parts(layout: Layout, files: list[Path], tables: dict[int, Path]) -> VectorSource:
     arrays = [find_npy(file) for file in files]
+    if tables:
+        _by_number(files)
     widest = max(arrays, key=lambda array: array.dtype.itemsize)
     numbers = [number_of(file) for file in files]
     for array in arrays:
@@ -168,12 +186,11 @@ def _npy_parts(layout: Layout, files: list[Path], tables: dict[int, Path]) -> Ve
 
 
 def _table(file: Path, number: int | None, tables: dict[int, Path]) -> Path | None:
-    if not tables or number is None:
+    if not tables:
         return None
-    if number not in tables:
-        raise IngestError(
-            f"Part {number} has vectors ({file.name}) but no metadata: there is no table numbered {number} beside the others."
-        )
+    if number is None or number not in tables:
+        why = "it has no number to find it by" if number is None else f"there is no table numbered {number} beside the others"
+        raise IngestError(f"{file.name} has vectors but no metadata: {why}. Add it, or give one table for all with --metadata.")
     return tables[number]
 
 

@@ -238,9 +238,46 @@ def test_counts_that_differ_are_refused_with_both_numbers_and_nothing_is_written
     with pytest.raises(IngestError, match=r"Part 10: img_emb_10\.npy has 7 vectors, metadata_10\.parquet 29\d rows"):
         bring(tmp_path, out)
     (out / "metadata/metadata_3.parquet").unlink()
-    with pytest.raises(IngestError, match=r"Part 3 has vectors .* but no metadata"):
+    with pytest.raises(IngestError, match=r"img_emb_3\.npy has vectors but no metadata: there is no table numbered 3 beside"):
         bring(tmp_path, out)
     assert not (tmp_path / "data").exists()
+
+
+def parts_of(folder: Path, names: list[str], tables: list[str]) -> Path:
+    """Write vectors and tables of one row each, as clip-retrieval does, under these names; the titles tell which is which."""
+    for inner in ("img_emb", "metadata"):
+        (folder / "out" / inner).mkdir(parents=True)
+    for row, name in enumerate(names):
+        np.save(folder / f"out/img_emb/{name}.npy", np.load(some_vectors(folder))[row : row + 1])
+    for row, name in enumerate(tables):
+        demo.write_lines(folder / f"out/metadata/{name}.jsonl", [{"path": f"{row}.png"}])
+    return folder / "out"
+
+
+def test_parts_that_say_of_how_many_they_are_go_with_their_tables(tmp_path: Path) -> None:
+    out = parts_of(tmp_path, [f"img_emb_{row}-of-3" for row in range(3)], [f"metadata_{row:05d}-of-00003" for row in range(3)])
+    bring(tmp_path, out)
+    bring(tmp_path, out / "img_emb", out / "metadata", name="other")
+    for name in ("mine", "other"):
+        assert [source for _, source, *_ in medias(tmp_path, name)] == ["0.png", "1.png", "2.png"]
+
+
+@pytest.mark.parametrize(
+    ("names", "tables", "words"),
+    [
+        (["a_0", "b_1"], ["train_0", "train_1", "val_1"], r"train_1\.jsonl and val_1\.jsonl both have the number 1"),
+        (["a_0", "b_0"], ["all_0"], r"a_0\.npy and b_0\.npy both have the number 0"),
+        (["a_0", "last"], ["all_0"], r"last\.npy has vectors but no metadata: it has no number"),
+    ],
+)
+def test_parts_that_do_not_pair_with_tables_are_refused_and_one_table_for_all_is_taken(
+    names: list[str], tables: list[str], words: str, tmp_path: Path
+) -> None:
+    out = parts_of(tmp_path, names, tables)
+    with pytest.raises(IngestError, match=words):
+        bring(tmp_path, out)
+    bring(tmp_path, out, demo.write_lines(tmp_path / "m.jsonl", [{"path": "x.png"}, {"path": "y.png"}]))
+    assert [source for _, source, *_ in medias(tmp_path)] == ["x.png", "y.png"]
 
 
 def test_a_csv_row_whose_cells_are_all_empty_is_the_row_of_a_vector(tmp_path: Path) -> None:
