@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,9 +104,11 @@ def check_counts(tables: Sequence[Table]) -> None:
 class OrderedItems:
     """Media of tables that go along with the vectors. Read once."""
 
-    def __init__(self, tables: Sequence[Table], count: int, links: Links, folder: Path) -> None:
-        """Prepare for `count` vectors; temporary files go into `folder`."""
+    def __init__(self, tables: Sequence[Table], count: int, width: int, links: Links, folder: Path) -> None:
+        """Prepare for `count` vectors of `width` numbers; temporary files go into `folder`."""
         self._folder = folder
+        self._width = width
+        self._vectors: set[str] = set()
         self._bad = BadLines()
         self._tables = tables
         self._count = count
@@ -143,6 +145,8 @@ class OrderedItems:
 
     def notes(self) -> Iterator[str]:
         """Yield what was odd in the tables, in sentences."""
+        if self._vectors:
+            yield f"vectors make no field: {clipped(', '.join(sorted(self._vectors)), 120)}"
         if self._bad.count:
             first = self._bad.first[0]
             yield f"{self._bad.count:,} rows of the metadata have a value that cannot be used; row {first.number}: {first.reason}"
@@ -178,8 +182,16 @@ class OrderedItems:
             thumbnail=thumbnail or (source if self._links.thumbnails and origin is not None else None),
             group=self._groups.setdefault(group, self._count + 1 + len(self._groups)) if group else None,
             row=row,
-            fields={name: value for name, value in values.items() if name not in taken},
+            fields={name: value for name, value in values.items() if name not in taken and not self._is_vector(name, value)},
         )
+
+    def _is_vector(self, name: str, value: Any) -> bool:
+        """Tell whether a column of the metadata holds vectors too: each would be as many values of a field as it is wide."""
+        numbers = cast("list[Any]", value) if isinstance(value, list) else []
+        found = len(numbers) == self._width and all(isinstance(one, float) for one in numbers)
+        if found:
+            self._vectors.add(name)
+        return found
 
     def _relative(self, source: str) -> str:
         if self._links.originals is None or "://" in source or not PurePath(source).is_absolute():

@@ -163,7 +163,7 @@ def import_vectors(
                 written = _write_exquisitor(staging, metadata, vectors, types or {})
             else:
                 links = Links(column, _folder(original_base), bool(thumbnail_base))
-                written = _write_ordered(staging, OrderedItems(tables, source.count, links, staging), vectors, types or {})
+                written = _write_ordered(staging, OrderedItems(tables, source.count, source.width, links, staging), vectors, types or {})
         if destination.exists():
             forget(destination)  # what an ingest remembers is about other vectors
         put_in_place(staging, destination, thumbnails=False)

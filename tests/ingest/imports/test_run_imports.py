@@ -198,6 +198,19 @@ def test_importing_again_leaves_the_pictures_where_they_are_unless_told_otherwis
     assert [source for _, source, *_ in medias(tmp_path)] == [f"{pictures / f'{row}.jpg' if given else f'{row}.jpg'}" for row in range(6)]
 
 
+@pytest.mark.parametrize("ending", ["parquet", "jsonl"])
+def test_vectors_that_the_metadata_holds_as_well_make_no_field(ending: str, tmp_path: Path) -> None:
+    vectors = np.load(some_vectors(tmp_path))
+    rows = [{"path": f"{row}.png", "embedding": vector.tolist(), "box": [0.5, 0.25]} for row, vector in enumerate(vectors)]
+    if ending == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
+    else:
+        demo.write_lines(tmp_path / "m.jsonl", rows)
+    report = bring(tmp_path, tmp_path / "some.npy", tmp_path / f"m.{ending}")
+    assert [field.name for field in report.fields] == ["box"]
+    assert report.notes == ("vectors make no field: embedding",)
+
+
 def test_types_say_what_a_field_is_and_a_group_is_a_medium_of_its_own(tmp_path: Path) -> None:
     table = [{"code": f"{row}", "group_id": "g" if row < 2 else None} for row in range(6)]
     report = bring(
