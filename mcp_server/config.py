@@ -331,7 +331,7 @@ def _data_folders(config_file: Path) -> tuple[Path, Path]:
     if _is_writable(folder):
         return folder, folder
     user = _user_folder()
-    return user, folder if any(folder.glob("model_text*.pth")) else user
+    return user, folder if any(folder.glob("*model_text*.json")) else user  # a cache is there
 
 
 def _user_folder() -> Path:

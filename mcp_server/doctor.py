@@ -94,13 +94,18 @@ def _model(model: str, settings: Settings) -> Iterator[Finding]:
     paths = cache_paths(model, settings.cache_folder)
     state = "not cached yet"
     if paths.weights.exists():
-        from mcp_server.encoders.towers import refuse_program
+        from mcp_server.encoders.towers import own_paths
 
+        usual = paths.weights
         try:
-            refuse_program(paths.weights)
+            paths = own_paths(model, settings.cache_folder)
         except ModelUnavailableError as error:
             yield Finding("PROBLEM", "model", error.remedy)
             return
+        if paths.weights != usual:
+            text = f"{usual} is a program that another tool has pickled, as an Exquisitor engine does; it is left alone and not loaded."
+            yield Finding("ok", "model", text)
+    if paths.weights.exists():
         if read_record(paths, model) is not None:
             yield Finding("ok", "model", f"{model}, {width} wide, text encoder cached in {paths.weights}")
             return

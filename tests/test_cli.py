@@ -23,7 +23,7 @@ from mcp_server.cli import main
 from mcp_server.cli_words import as_typed
 from mcp_server.config import demo_folder, load_settings
 from mcp_server.doctor import examine
-from mcp_server.encoders.models import cache_paths
+from mcp_server.encoders.models import cache_paths, paths_beside
 from mcp_server.indexes.embeddings import load_embeddings
 from mcp_server.indexes.side_vectors import SideVectors, exact_index
 from mcp_server.side_files import SideFiles
@@ -215,15 +215,22 @@ def test_doctor_tells_that_sessions_cannot_be_kept(
     assert "the disk is full" in problems(capsys, config)
 
 
-def test_doctor_tells_of_a_text_encoder_that_is_refused_and_of_one_that_is_made_again(
+def test_doctor_tells_of_a_text_encoder_that_is_left_alone_or_refused_and_of_one_that_is_made_again(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    config = collection(tmp_path, model="hf-hub:nobody/words")
-    paths = cache_paths("hf-hub:nobody/words", tmp_path)
+    model = "hf-hub:nobody/words"
+    config = collection(tmp_path, model=model)
+    paths, beside = cache_paths(model, tmp_path), paths_beside(model, tmp_path)
     torch.save(torch.nn.Linear(2, 2), paths.weights)
+    status, out, _ = run(capsys, ["doctor", "--config", str(config)])
+    assert status == 0
+    assert f"{paths.weights} is a program that another tool has pickled" in out
+    assert f"not cached yet: the first search downloads it and writes {beside.weights}" in out
+    torch.save(torch.nn.Linear(2, 2), beside.weights)
     found = problems(capsys, config)
-    assert f"{paths.weights} holds more than plain weights" in found
+    assert f"{beside.weights} holds more than plain weights" in found
     assert "Move or delete it" in found
+    beside.weights.unlink()
     torch.save({"a": torch.zeros(2)}, paths.weights)
     paths.metadata.write_text("{}")
     _, out, _ = run(capsys, ["doctor", "--config", str(config)])

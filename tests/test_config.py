@@ -210,14 +210,22 @@ def test_a_folder_below_one_that_is_closed_is_not_writable(tmp_path: Path) -> No
     assert not_writable(Closed(tmp_path / "a" / "b")) is None, "asked of the nearest folder that can be seen"
 
 
-@pytest.mark.parametrize("weights", ["model_text.pth", "model_text.ViT-B-32.pth"])
+@pytest.mark.parametrize(
+    ("file", "is_used"),
+    [
+        ("model_text.json", True),
+        ("model_text.ViT-B-32.json", True),
+        ("clip-search.model_text.json", True),
+        ("model_text.pth", False),  # perhaps a pickled program
+    ],
+)
 def test_a_text_encoder_cached_in_a_folder_that_cannot_be_written_is_used(
-    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: str, is_used: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("mcp_server.config._is_writable", lambda _: False)
     (tmp_path / "ro").mkdir()
-    (tmp_path / "ro" / weights).touch()
+    (tmp_path / "ro" / file).touch()
     settings = settings_of(tmp_path, "[a]\nEmbeddingsFile = e\nDatabaseFile = d\n", folder="ro")
-    assert settings.cache_folder == tmp_path / "ro"
+    assert (settings.cache_folder == tmp_path / "ro") is is_used
     assert settings.state_folder.is_relative_to(tmp_path / "home")

@@ -21,7 +21,7 @@ from mcp_server.encoders import checkpoints, failures
 from mcp_server.encoders.cache import TowerRecord, making, read_record, write_cache
 from mcp_server.encoders.checkpoints import Source
 from mcp_server.encoders.lean import NotLeanError
-from mcp_server.encoders.models import HF_HUB, CachePaths, built_in_config, cache_paths
+from mcp_server.encoders.models import HF_HUB, CachePaths, built_in_config
 from mcp_server.encoders.tokens import (
     CLIP_CLEAN,
     PROBES,
@@ -40,7 +40,7 @@ from mcp_server.encoders.towers import (
     lean_from_record,
     load_state,
     number_in,
-    refuse_program,
+    own_paths,
     text_weights,
 )
 from mcp_server.errors import ModelUnavailableError
@@ -116,11 +116,10 @@ def tower_from_cache_or_hub(model: str, data_folder: Path, checked: TowerRecord 
 
     Raises:
         ConfigError: no such model.
-        ModelUnavailableError: the hub does not give it, or a pickled program stands where the cache belongs.
+        ModelUnavailableError: the hub does not give it, or a pickled program stands where the cache is.
         ValueError, RuntimeError, OSError, SafetensorError: its files cannot be read.
     """
-    paths = cache_paths(model, data_folder)
-    refuse_program(paths.weights)
+    paths = own_paths(model, data_folder)
     cached = _from_cache(paths, checked or read_record(paths, model))
     if cached is not None:
         return cached

@@ -39,9 +39,19 @@ class CachePaths:
 def cache_paths(model: str, data_folder: Path) -> CachePaths:
     """Return the cache files of `model`: `model_text.*` for the default model, `model_text.<model>.*` for any other.
 
-    Two different models never share a file. Touches no disk.
+    Those of `paths_beside` once they are there and these are not. Two different models never share a file.
     """
-    stem = "model_text" if model == DEFAULT_MODEL else f"model_text.{_safe_name(model)}"
+    usual, beside = _paths(model, data_folder, ""), paths_beside(model, data_folder)
+    return beside if beside.metadata.exists() and not usual.metadata.exists() else usual
+
+
+def paths_beside(model: str, data_folder: Path) -> CachePaths:
+    """Return the cache files of `model` where the usual name is another tool's: `clip-search.model_text.*`. Touches no disk."""
+    return _paths(model, data_folder, "clip-search.")
+
+
+def _paths(model: str, data_folder: Path, prefix: str) -> CachePaths:
+    stem = prefix + ("model_text" if model == DEFAULT_MODEL else f"model_text.{_safe_name(model)}")
     return CachePaths(
         weights=data_folder / f"{stem}.pth",
         tokenizer=data_folder / f"{stem}.tokenizer.json",

@@ -21,7 +21,7 @@ from mcp_server.encoders.cache import TowerRecord, read_record
 from mcp_server.encoders.cleaning import clean_named
 from mcp_server.encoders.clip_tokenizer import ClipTokenizer, vocabulary_file
 from mcp_server.encoders.lean import LeanTower, NotLeanError, shape_of
-from mcp_server.encoders.models import CachePaths, cache_paths
+from mcp_server.encoders.models import CachePaths, cache_paths, paths_beside
 from mcp_server.encoders.tokens import SavedTokenizer, Tokenize, TokenizerRecord, clip_record
 
 
@@ -56,13 +56,12 @@ def lean_tower(model: str, data_folder: Path, checked: TowerRecord | None = None
     Raises:
         NotLeanError: open_clip must do it, because there is no cache or the model is not one of the plain ones.
         ConfigError: no such folder, or something is missing in it.
-        ModelUnavailableError: a pickled program stands where the cache belongs.
+        ModelUnavailableError: a pickled program stands where the cache is.
         RuntimeError, OSError, SafetensorError: the files cannot be read.
     """
     if model.startswith(LOCAL_DIR):
         return _from_folder(model)
-    paths = cache_paths(model, data_folder)
-    refuse_program(paths.weights)
+    paths = own_paths(model, data_folder)
     record = checked or read_record(paths, model)
     if record is None:
         raise NotLeanError("there is no cache yet")
@@ -108,20 +107,37 @@ def number_in(tensor: object) -> float | None:
     return float(tensor.detach().reshape(-1)[0]) if isinstance(tensor, torch.Tensor) else None
 
 
-def refuse_program(weights: Path) -> None:
-    """Raise ModelUnavailableError if `weights` hold more than tensors: loading them would run whatever they contain."""
+def own_paths(model: str, data_folder: Path) -> CachePaths:
+    """Return where the cache of `model` is or belongs.
+
+    A pickled program of another tool's under the usual name, as an Exquisitor engine leaves it, is neither loaded, which would run whatever
+    it contains, nor replaced: the cache is beside it.
+
+    Raises:
+        ModelUnavailableError: there is a program too.
+    """
+    paths = cache_paths(model, data_folder)
+    if _program_in(paths.weights) is None:
+        return paths
+    beside = paths_beside(model, data_folder)
+    if content := _program_in(beside.weights):
+        raise failures.pickled_program(beside.weights, content)
+    return beside
+
+
+def _program_in(weights: Path) -> str | None:
+    """Say what `weights` hold besides tensors, None for nothing."""
     if not weights.is_file():
-        return
+        return None
     try:
         unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(str(weights))
     except (RuntimeError, OSError, EOFError, UnicodeDecodeError, pickle.UnpicklingError):
-        return  # damaged: it is made again
+        return None  # damaged: it is made again
     except ValueError:  # no checkpoint of today's format
         with weights.open("rb") as file:
             start = file.read(2)
         unsafe = ["an old-style pickle"] if start[:1] == b"\x80" else ["a TorchScript program"] if start == b"PK" else []
-    if unsafe:
-        raise failures.pickled_program(weights, unsafe[0])
+    return unsafe[0] if unsafe else None
 
 
 def _from_folder(model: str) -> TextTower:

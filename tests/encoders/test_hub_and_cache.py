@@ -16,9 +16,9 @@ import torch
 
 from mcp_server.encoders.cache import read_record
 from mcp_server.encoders.loading import BackgroundText, text_loader
-from mcp_server.encoders.models import cache_paths, model_width
+from mcp_server.encoders.models import cache_paths, model_width, paths_beside
 from mcp_server.encoders.open_clip import load_text_encoder
-from mcp_server.encoders.towers import refuse_program
+from mcp_server.encoders.towers import own_paths
 from mcp_server.errors import MESSAGE_LIMIT, ModelUnavailableError
 from tests.encoders.conftest import CLIP, ROOT, SIGLIP, TEXTS, FirstStart, Process
 from tests.encoders.standin_hub import StandInHub
@@ -169,23 +169,41 @@ def test_another_models_cache_is_never_used(first_start: FirstStart, tmp_path: P
     assert outcome["error"] == "ModelUnavailableError"
 
 
-@pytest.mark.parametrize("kind", ["module", "old module", "script"])
-def test_a_pickled_module_in_the_caches_place_is_refused_and_left_alone(kind: str, tmp_path: Path) -> None:
-    weights = cache_paths(SIGLIP, tmp_path).weights
+def pickle_a_module(kind: str, file: Path) -> bytes:
+    """Write what other tools leave; return its bytes."""
     module = torch.nn.Linear(2, 2)
     if kind == "script":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # newer PyTorch deprecates making such files; older tools have made them all the same
-            torch.jit.script(module).save(str(weights))
+            torch.jit.script(module).save(str(file))
     else:
-        torch.save(module, weights, _use_new_zipfile_serialization=kind == "module")
-    before = weights.read_bytes()
+        torch.save(module, file, _use_new_zipfile_serialization=kind == "module")
+    return file.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["module", "old module", "script"])
+def test_the_cache_lies_beside_a_pickled_module_in_its_place(kind: str, hub: StandInHub, first_start: FirstStart, tmp_path: Path) -> None:
+    theirs = cache_paths(SIGLIP, tmp_path).weights
+    before = pickle_a_module(kind, theirs)
+    (first,) = Process(hub.endpoint, first_start.hub_cache).load((SIGLIP, tmp_path))
+    assert worst_cosine(first["vectors"], first_start.outcomes[SIGLIP]["vectors"]) >= 0.999999
+    assert cache_paths(SIGLIP, tmp_path) == paths_beside(SIGLIP, tmp_path)
+    (later,) = Process(NOWHERE, tmp_path / "empty").load((SIGLIP, tmp_path))
+    assert worst_cosine(later["vectors"], first_start.outcomes[SIGLIP]["vectors"]) >= 0.999999
+    assert later["connections"] == []
+    assert theirs.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["module", "old module", "script"])
+def test_a_pickled_module_in_both_places_is_refused_and_left_alone(kind: str, tmp_path: Path) -> None:
+    files = [cache_paths(SIGLIP, tmp_path).weights, paths_beside(SIGLIP, tmp_path).weights]
+    before = [pickle_a_module(kind, file) for file in files]
     with pytest.raises(ModelUnavailableError, match="refused") as caught:
         load_text_encoder(SIGLIP, "cpu", tmp_path)
     assert len(str(caught.value)) <= MESSAGE_LIMIT
-    assert str(weights) in caught.value.remedy
+    assert str(files[1]) in caught.value.remedy
     assert "Move or delete it" in caught.value.remedy
-    assert weights.read_bytes() == before
+    assert [file.read_bytes() for file in files] == before
 
 
 @pytest.mark.parametrize("damage", ["name", "first byte", "end", "all"])
@@ -196,7 +214,7 @@ def test_damage_to_what_lists_the_cached_weights_is_not_taken_for_a_program(dama
     listed = content.index(b"\x80\x02}")  # how a pickled dictionary begins
     where = {"name": content.rindex(b"/data.pkl"), "first byte": listed + 1, "end": content.index(b"s.", listed), "all": 4}[damage]
     weights.write_bytes(content[:where] + (b"garbage" * 1000 if damage == "all" else b"\xff\xff" + content[where + 2 :]))
-    refuse_program(weights)
+    assert own_paths(SIGLIP, tmp_path) == cache_paths(SIGLIP, tmp_path)
     assert read_record(cache_paths(SIGLIP, tmp_path), SIGLIP) is None
 
 
