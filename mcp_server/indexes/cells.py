@@ -38,8 +38,8 @@ class Cells:
     bounds: NDArray[np.int64] = field(repr=False)
 
     def members(self, cell: int) -> NDArray[np.int64]:
-        """Return the items in `cell`, ascending."""
-        return self.items[self.order[self.bounds[cell] : self.bounds[cell + 1]] // CELLS_EACH]
+        """Return the items in `cell`, ascending, each once: with fewer than `CELLS_EACH` cells an item is in the first again."""
+        return self.items[np.unique(self.order[self.bounds[cell] : self.bounds[cell + 1]] // CELLS_EACH)]
 
     def with_any(self, wanted: NDArray[np.bool_]) -> Iterator[NDArray[np.int64]]:
         """Yield the members of each cell that holds an item for which `wanted`, one bool per position, is True, and another item."""

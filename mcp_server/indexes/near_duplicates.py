@@ -100,12 +100,16 @@ def _decide_in_cells(read: Gather, threshold: float, leaders: Leaders) -> None:
     for members in cells.with_any(leaders.is_undecided):
         for mine in _blocks(members[leaders.is_undecided[members]], GATHER_ROWS):
             vectors = read(mine)
-            for theirs in _blocks(members[members < mine[-1]], GATHER_ROWS):
+            for theirs in _growing(members[members < mine[-1]]):
+                places = notes.open_to(mine, int(theirs[0]))
+                if not len(places):
+                    break
                 others = read(theirs)
-                for tile in _tiles(len(mine)):
-                    left, right = alike(vectors[tile], others, threshold)
-                    earlier = theirs[right] < mine[tile][left]
-                    notes.add(mine[tile], left[earlier], theirs[right[earlier]])
+                for tile in _tiles(len(places)):
+                    items = mine[places[tile]]
+                    left, right = alike(vectors[places[tile]], others, threshold)
+                    earlier = theirs[right] < items[left]
+                    notes.add(items, left[earlier], theirs[right[earlier]])
     for item in leaders.undecided.tolist():
         near, is_cut = notes.of(item)
         if leaders.decide(item, near):
@@ -127,6 +131,16 @@ class _Notes:
         self._near = np.full((len(leaders.undecided), NOTED), self._none, np.int32)
         self._cut = np.zeros(len(leaders.undecided), np.bool_)
 
+    def open_to(self, items: NDArray[np.int64], first: int) -> NDArray[np.int64]:
+        """Return the places of those of `items` for which an item from `first` on can still be noted.
+
+        Those that have as many notes already, all before `first`, count as having more: among thousands alike, that is so.
+        """
+        at = np.searchsorted(self._undecided, items)
+        full = self._near[at, -1] < first
+        self._cut[at[full]] = True
+        return np.flatnonzero(~full & (items > first))
+
     def add(self, items: NDArray[np.int64], left: NDArray[np.int64], near: NDArray[np.int64]) -> None:
         """Note that `near[i]` is like `items[left[i]]`; sorted by `left`, then by `near`. Telling twice does no harm."""
         rank = np.arange(len(left)) - np.searchsorted(left, left)
@@ -144,7 +158,7 @@ class _Notes:
         self._cut[places] |= both[:, NOTED] < self._none
 
     def of(self, item: int) -> tuple[NDArray[np.int64], bool]:
-        """Return the noted items, ascending, and whether there were more."""
+        """Return the noted items, ascending, and whether there may be more."""
         place = int(np.searchsorted(self._undecided, item))
         near = self._near[place]
         return near[near < self._none].astype(np.int64), bool(self._cut[place])
@@ -171,6 +185,14 @@ def _gathered(gather: Gather, rows: NDArray[np.int64]) -> NDArray[np.float32]:
 
 def _blocks(positions: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
     return (positions[start : start + size] for start in range(0, len(positions), size))
+
+
+def _growing(positions: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Yield `positions` in blocks, a small one first: among items that are all alike it is enough."""
+    start, size = 0, 4 * NOTED
+    while start < len(positions):
+        yield positions[start : start + size]
+        start, size = start + size, min(GATHER_ROWS, 4 * size)
 
 
 def _tiles(count: int) -> Iterator[slice]:

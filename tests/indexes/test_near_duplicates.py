@@ -153,6 +153,18 @@ def test_thousands_of_copies_of_one_picture_all_join_the_first() -> None:
         assert first_like(gather_of(vectors), np.arange(7000), 0.95, undecided(7000), pairs).tolist() == expected.tolist()
 
 
+def test_of_thousands_alike_only_the_first_are_held_against_the_others() -> None:
+    vectors = np.repeat(with_copies(8, 1), 5000, axis=0)
+    reads: list[int] = []
+
+    def gather(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        reads.append(len(rows))
+        return vectors[rows]
+
+    assert not first_like(gather, np.arange(5000), 0.95, undecided(5000), ALWAYS_CELLS).any()
+    assert sum(reads) < 4 * 5000  # for the cells, into the cells, each to be decided; and hardly any to hold them against
+
+
 def test_with_cells_an_original_behind_many_duplicates_is_found() -> None:
     """Forty items like the last one belong to another original; the one original like it comes after them."""
     angles = np.deg2rad([0.0] + [20.0] * 40 + [40.0, 25.0])
