@@ -24,7 +24,7 @@ def read_approval(faiss_file: Path, target: float, embeddings_file: Path | None 
         return found
     try:
         kept = json.loads(cached.read_text(encoding="utf-8"))
-        key = _key(faiss_file, embeddings_file)
+        key = key_of(faiss_file, embeddings_file)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, CollectionError) as error:
@@ -34,19 +34,24 @@ def read_approval(faiss_file: Path, target: float, embeddings_file: Path | None 
     return approval_from(fields.get("recall"), target) if fields.get("of") == key else None
 
 
-def cache_approval(faiss_file: Path, embeddings_file: Path | None, cached: Path | None, approval: Approval) -> None:
-    """Keep `approval` in the file `cached`; nowhere when that is None.
+def key_of(faiss_file: Path, embeddings_file: Path | None) -> dict[str, Any]:
+    """Return what an approval in the cache is known by: the two files as they are now.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: there is no `faiss_file`.
         CollectionError: the embeddings are gone.
     """
-    if cached is not None:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        write_json(cached, {"of": _key(faiss_file, embeddings_file), "recall": approval.as_json()})
-
-
-def _key(faiss_file: Path, embeddings_file: Path | None) -> dict[str, Any]:
     stat = faiss_file.stat()
     embeddings = None if embeddings_file is None else fingerprint_of(embeddings_file)
     return {"bytes": stat.st_size, "modified": stat.st_mtime_ns, "embeddings": embeddings}
+
+
+def cache_approval(cached: Path | None, key: dict[str, Any], approval: Approval) -> None:
+    """Keep `approval` in the file `cached`, nowhere when that is None. `key` is of the files as they were before they were measured.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if cached is not None:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        write_json(cached, {"of": key, "recall": approval.as_json()})

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mcp_server.errors import CollectionError, IndexMismatchError
 from mcp_server.indexes.approval import TARGET_RECALL, Approval
-from mcp_server.indexes.approval_file import cache_approval, read_approval
+from mcp_server.indexes.approval_file import cache_approval, key_of, read_approval
 from mcp_server.indexes.approving import Approving
 from mcp_server.indexes.base import Index
 from mcp_server.indexes.embeddings import Embeddings
@@ -96,8 +96,6 @@ def open_index_or_exact(
     if index_type == "zarr":
         return exact
     file = _named(faiss_file)
-    if not file.is_file():
-        raise missing_file(file)
     try:
         return _backed(exact, embeddings, file, tie_keys, embeddings_file, trust or Trust(), ready)
     except CollectionError as error:
@@ -108,6 +106,8 @@ def open_index_or_exact(
 def _named(faiss_file: Path | None) -> Path:
     if faiss_file is None:
         raise CollectionError("IndexType = faiss needs CLIPIndexFile; name the file, or set IndexType = zarr.")
+    if not faiss_file.is_file():
+        raise missing_file(faiss_file)
     return faiss_file
 
 
@@ -124,6 +124,7 @@ def _backed(
         raise IndexMismatchError(
             f"The FAISS index {file} was built from another version of {embeddings_file.name}. Build the index again from these embeddings."
         )
+    key = key_of(file, embeddings_file)  # before it is read: what is measured is not of a file that replaces it meanwhile
     approximate = FaissIndex(file, embeddings, tie_keys)
 
     def measured(rest: Told) -> Approval:
@@ -133,7 +134,7 @@ def _backed(
         return measured_approval(embeddings, approximate, exact, trust.target, queries=_BACKGROUND_QUERIES, shares=shares, told=rest)
 
     known = read_approval(file, trust.target, embeddings_file, trust.cached) if trust.target < 1 else Approval(trust.target, "", ())
-    return HybridIndex(exact, approximate, Approving(known, measured, partial(cache_approval, file, embeddings_file, trust.cached)).ready)
+    return HybridIndex(exact, approximate, Approving(known, measured, partial(cache_approval, trust.cached, key)).ready)
 
 
 def _shares_that_matter(size: int) -> tuple[float, ...]:

@@ -15,14 +15,16 @@ import pytest
 from mcp_server.config import load_settings
 from mcp_server.doctor import recall_findings
 from mcp_server.indexes.approval import Approval, Trial, approval_from
-from mcp_server.indexes.approval_file import cache_approval, read_approval
+from mcp_server.indexes.approval_file import cache_approval, key_of, read_approval
 from mcp_server.indexes.approving import Approving
 from mcp_server.indexes.building import BuildOptions, build_index
 from mcp_server.indexes.embeddings import Embeddings
 from mcp_server.indexes.exact import ExactIndex
 from mcp_server.indexes.faiss_index import FaissIndex
 from mcp_server.indexes.fingerprints import note_file, noted, noted_recall, write_note
+from mcp_server.indexes.hybrid import HybridIndex
 from mcp_server.indexes.measuring import check_index_file
+from mcp_server.indexes.opening import Trust, open_index
 from mcp_server.indexes.trials import measured_approval
 from tests.contracts.index_contract import clustered, with_flaws
 from tests.indexes.faiss_files import write_faiss
@@ -92,8 +94,8 @@ def test_of_a_file_of_another_maker_nothing_is_noted_but_in_the_cache(tmp_path: 
     check_index_file(source, file, queries=4)
     assert not note_file(file).exists()
     assert read_approval(file, 0.99, source, cached) is None
-    cache_approval(file, source, cached, APPROVAL)
-    cache_approval(file, source, None, APPROVAL)
+    cache_approval(cached, key_of(file, source), APPROVAL)
+    cache_approval(None, key_of(file, source), APPROVAL)
     assert read_approval(file, 0.99, source, cached) == APPROVAL
     assert read_approval(file, 0.99, None, cached) is None
     write_faiss("IVF8,Flat", rows[::-1].copy(), file)
@@ -101,6 +103,19 @@ def test_of_a_file_of_another_maker_nothing_is_noted_but_in_the_cache(tmp_path: 
     cached.write_text("{")
     assert read_approval(file, 0.99, source, cached) is None
     assert "faiss.unreadable" in caplog.text
+
+
+def test_what_was_measured_of_a_file_is_not_taken_for_one_that_replaced_it_meanwhile(tmp_path: Path) -> None:
+    rows = clustered(4, 500)
+    file, cached = write_faiss("IVF4,Flat", rows, tmp_path / "index.faiss"), tmp_path / "toys.faiss.json"
+    index = open_index("faiss", Embeddings.from_rows(rows), file, trust=Trust(0.9, cached))
+    assert isinstance(index, HybridIndex)
+    assert index._approval() is None  # pyright: ignore[reportPrivateUsage]  # what a search asks where many rows are allowed
+    (measuring,) = (thread for thread in threading.enumerate() if thread.name == "faiss-recall")
+    write_faiss("IVF4,SQ4", rows, tmp_path / "coarse.faiss").replace(file)
+    measuring.join(60)
+    assert cached.exists()
+    assert read_approval(file, 0.9, None, cached) is None
 
 
 def test_what_is_not_known_is_measured_once_behind_the_calls_and_kept() -> None:
