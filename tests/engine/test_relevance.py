@@ -7,7 +7,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -148,7 +148,7 @@ def test_what_is_measured_is_kept_where_it_can_be_written(demo_settings: Setting
     settings = replace(demo_settings, collections=(mine,), state_folder=tmp_path / "state", cache_folder=tmp_path / "ro", side_folder=None)
     (tmp_path / "state").mkdir()
     with closing(open_engine(settings)) as engine, engine.shelf.using("demo") as collection:
-        collection.keep_scale(Scale((0.5, 0.25, 0.125), 0.1, 0.2, 0.3, 0.4))
+        collection.scale_file.write(asdict(Scale((0.5, 0.25, 0.125), 0.1, 0.2, 0.3, 0.4)))
     assert cached_file(tmp_path / "state", "demo").is_file()
     cached = trust_of(mine, settings).cached
     assert cached is not None
