@@ -46,6 +46,8 @@ _COLLECTION_KEYS = (
 )
 SECTION_HEADER = re.compile(r"\[\s*(?P<header>[^]]*[^]\s])\s*\]")
 """A section's name, without the blanks around it: nobody could name it with them."""
+_TOML_TABLES = re.compile(r"^\s*\[\[", re.MULTILINE)
+"""What no INI file has and every `config.toml` with a collection does."""
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -200,7 +202,13 @@ def not_writable(folder: Path) -> str | None:
 def _parsed(file: Path) -> configparser.ConfigParser:
     parser = ini_parser()
     try:
-        parser.read_string(file.read_text(encoding="utf-8-sig"), source=file.name)
+        text = file.read_text(encoding="utf-8-sig")
+        if file.suffix.lower() == ".toml" or _TOML_TABLES.search(text):
+            raise ConfigError(
+                f"{file} is TOML, which newer Exquisitor engines read; this server needs an INI file. Write one with the same paths: "
+                "data/config.example.ini explains every key."
+            )
+        parser.read_string(text, source=file.name)
     except (configparser.Error, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{file} is not a readable INI file: {' '.join(str(error).split())}") from error
     return parser

@@ -107,6 +107,8 @@ def test_keys_ignore_letter_case_and_a_misspelt_one_is_warned_about_by_name(tmp_
         ("[x]\n[x]\n", "INI"),
         ("[x]\n[ x ]\n", "'x' already exists"),
         ("[ ]\n", "INI"),
+        ('[[collections]]\nname = "lsc"\n', "is TOML.* needs an INI file.*data/config.example.ini"),
+        ('log = "debug"\n\n [[collections]]\nname = "lsc"\n', "is TOML"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_what_can(tmp_path: Path, text: str, words: str) -> None:
@@ -164,6 +166,13 @@ def test_only_a_path_that_begins_with_a_tilde_begins_at_a_home(tmp_path: Path) -
     assert collection.embeddings_file == tmp_path / "~root" / "e"
     assert collection.database_file == Path.home() / "d"
     assert collection.original_base == str(tmp_path / "~nobody-of-that-name")
+
+
+def test_a_file_called_toml_is_refused_as_one(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("[server]\nport = 5001\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="is TOML"):
+        load_settings(file)
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
