@@ -52,7 +52,7 @@ def ingest(options: argparse.Namespace) -> int:
             place.config_file,
             place.name,
             place.model,
-            place.device,
+            options.device or place.device,
             Options(
                 metadata=options.metadata,
                 column=options.column,
@@ -259,7 +259,7 @@ class _Place:
         mine = _collection(known, self.name)
         self.destination: Path = options.out or (mine.database_file.parent if mine else self.config_file.parent / self.name)
         self.model: str = _model(options.model) or (mine.model if mine else known.model if known else DEFAULT_MODEL)
-        self.device: str = options.device or (known.model_device if known else "auto")
+        self.device: str = known.model_device if known else "auto"
 
 
 def _collection(settings: Settings | None, name: str) -> CollectionConfig | None:
@@ -310,7 +310,9 @@ def _say_ingested(report: IngestReport, name: str) -> None:
 
 
 def _say_fields(fields: Iterable[Field], left_out: Sequence[str], remarks: Iterable[Remark]) -> None:
-    print("fields: " + (", ".join(f"{field.name} ({field.kind})" for field in fields) or "none"))
+    from mcp_server.stores.schema import KIND_OF_TYPE
+
+    print("fields: " + (", ".join(f"{field.name} ({KIND_OF_TYPE[field.kind]})" for field in fields) or "none"))
     if left_out:
         more = f" and {len(left_out) - SHOWN:,} more" if len(left_out) > SHOWN else ""
         print(f"not usable as fields, by their names or for there are too many: {', '.join(left_out[:SHOWN])}{more}")
@@ -342,23 +344,23 @@ def add_collection_commands(commands: Any, common: argparse.ArgumentParser) -> N
     placing.add_argument(
         "--model", help=f"open_clip name, hf-hub:org/repo or local-dir:PATH; default: the configuration's, {DEFAULT_MODEL}"
     )
-    placing.add_argument("--device", help="auto, cpu, cuda, cuda:N or mps; default: the configuration's ModelDevice, auto")
     placing.add_argument(
         "--out",
         type=Path,
         help="where to write the collection, and its configuration too unless another is named; default: beside ./data/config.ini",
     )
     placing.add_argument("--replace", action="store_true", help="build anew a collection of that name")
-    placing.add_argument("--metadata", metavar="FILE", help="your own fields: JSON Lines, CSV or Parquet")
     placing.add_argument("--column", help='which of its columns names the picture; default: "file", "path", "filename" and the like')
     placing.add_argument(
-        "--types", metavar="FIELD=TYPE,...", help="types not to be guessed: text, int, decimal, date, time, timestamp, json"
+        "--types", metavar="FIELD=TYPE,...", help="types not to be guessed: text, integer, number, date, time, timestamp, json"
     )
 
     one = commands.add_parser(
         "ingest", parents=[common, placing], help="turn a folder of pictures into a collection, or bring it up to date"
     )
     one.add_argument("folder", type=_folder, metavar="FOLDER", help="pictures, in any depth of folders")
+    one.add_argument("--metadata", metavar="FILE", help="your own fields: JSON Lines, CSV or Parquet, one row a picture")
+    one.add_argument("--device", help="auto, cpu, cuda, cuda:N or mps; default: the configuration's ModelDevice, auto")
     one.add_argument("--group-by", metavar="WHAT", help="make groups: folder, stem, a field's name, or a regular expression for the path")
     one.add_argument("--near", metavar="COSINE", help="from where on pictures count as near-duplicates (default 0.97), or off")
     one.add_argument("--only-own", action=argparse.BooleanOptionalAction, default=None, help="only the metadata file's fields")
@@ -373,6 +375,11 @@ def add_collection_commands(commands: Any, common: argparse.ArgumentParser) -> N
         metavar="FILE|FOLDER",
         required=True,
         help=".npy, a folder of them, clip-retrieval's output folder, Zarr, Parquet",
+    )
+    one.add_argument(
+        "--metadata",
+        metavar="FILE|FOLDER",
+        help="row i for vector i: JSON Lines, JSON, CSV, Parquet, or a folder of numbered ones; or Exquisitor's JSON, files or folder",
     )
     one.add_argument("--originals", metavar="BASE", help="URL, folder or zip that the sources are below")
     one.add_argument("--thumbnails", metavar="BASE", help="URL, folder or zip that the thumbnails are below")

@@ -310,7 +310,7 @@ def imported(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Path:
     assert status == 0, err
     assert "collection vectors: 300 items; 300 vectors 192 wide, stored as float32" in out
     assert "300 vectors of another length than 1, stored with length 1" in out
-    assert "fields: year (numerical_int)" in out
+    assert "fields: year (integer)" in out
     return config
 
 
@@ -361,6 +361,18 @@ def test_index_build_writes_measures_and_advises_and_check_agrees(capsys: pytest
     status, out, _ = run(capsys, ["index", "check", "--config", str(imported)])
     assert status == 1
     assert "PROBLEM" in out
+
+
+def test_import_offers_only_what_it_does(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        main(["import", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--device" not in shown
+    assert "--metadata FILE|FOLDER row i for vector i: JSON Lines, JSON, CSV, Parquet, or a folder" in shown
+    assert "Exquisitor's JSON" in shown
+    with pytest.raises(SystemExit):
+        main(["import", "--embeddings", str(tmp_path), "--device", "cpu"])
+    assert "unrecognized arguments: --device" in capsys.readouterr().err
 
 
 def test_ingest_says_what_became_of_each_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 Kind = Literal["text", "integer", "number", "date", "time", "timestamp", "json"]
 
-_KIND_OF_TYPE: dict[str, Kind] = {
+KIND_OF_TYPE: dict[str, Kind] = {
     "alphanumerical": "text",
     "categorical": "text",
     "numerical_int": "integer",
@@ -28,7 +28,8 @@ _KIND_OF_TYPE: dict[str, Kind] = {
     "timestamp": "timestamp",
     "json": "json",
 }
-_LOOKED_AT = frozenset(("medias", "tagsets", "taggings", "tags", "tag_types", *(f"{name}_tags" for name in _KIND_OF_TYPE)))
+"""What callers are told a field is, for each type that Exquisitor's catalogs have."""
+_LOOKED_AT = frozenset(("medias", "tagsets", "taggings", "tags", "tag_types", *(f"{name}_tags" for name in KIND_OF_TYPE)))
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _value_tables(names: dict[str, str], columns: dict[str, dict[str, str]]) -> 
     """Return the tables of each kind. Only names of `sqlite_master` reach SQL: data rows choose among the known kinds, no more."""
     found: defaultdict[Kind, list[tuple[str, str]]] = defaultdict(list)
     tags = columns.get("tags", {})
-    for type_name, kind in _KIND_OF_TYPE.items():
+    for type_name, kind in KIND_OF_TYPE.items():
         key = f"{type_name}_tags"
         has = columns.get(key, {})
         tag = next((column for column in ("tag_id", "id") if column in has), None)
@@ -178,7 +179,7 @@ def _tagsets(
 
 
 def _kind_of(type_name: str) -> Kind | None:
-    return _KIND_OF_TYPE.get(type_name.strip().casefold())
+    return KIND_OF_TYPE.get(type_name.strip().casefold())
 
 
 def _type_names(database: Database, columns: dict[str, dict[str, str]]) -> dict[str, str]:
