@@ -181,8 +181,10 @@ def filters(options: argparse.Namespace) -> int:
         answer = filter_answer(engine, question, _say_waiting).body
     if options.json:
         print(json.dumps(answer, ensure_ascii=False))
-    else:
-        _print_tree(answer)
+        return 0
+    if "collections" in answer:  # how many items each has, or why it cannot be opened
+        answer = answer | {"collections": {name: _said(state) for name, state in answer["collections"].items()}}
+    _print_tree(answer)
     return 0
 
 
@@ -223,6 +225,10 @@ def _engine(options: argparse.Namespace) -> SearchEngine:
     from mcp_server.engine.opening import open_engine
 
     return open_engine(_settings(options), Path(":memory:"), patience_seconds=math.inf)
+
+
+def _said(value: int | str) -> int | str:
+    return for_a_person(value) if isinstance(value, str) else value
 
 
 def _print_tree(value: Any, indent: str = "") -> None:

@@ -24,6 +24,7 @@ _WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"Ask for fewer with n\.", "Ask for fewer with -n."),
     (r"Your arguments are fine[.;] [Tt]ell the user that the server's log names the reason, then call again", "The line above says why"),
     (r" Your arguments are fine\.|; (?:try again or )?tell the user\.$| Tell the user\.$", ""),
+    (r"(?<!Your arguments are fine); tell the user to (?=\w)", "; "),
     (r"(?:Your arguments are fine; )?[Tt]ell the user (?:to|that) (\w)", lambda found: found[1].upper()),
 )
 

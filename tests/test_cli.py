@@ -484,6 +484,7 @@ def test_a_collection_that_cannot_be_reached_is_named_and_the_others_are_served(
     status, out, _ = run(capsys, ["filters", "--config", str(config)])
     assert status == 0
     assert "small" in out
+    assert 'shut="cannot be opened; run clip-search-mcp doctor"' in out
     status, out, _ = run(capsys, ["filters", "Year", "--collection", "small", "--config", str(config)])
     assert (status, "2020" in out) == (0, True)
     status, _, err = run(capsys, ["filters", "--collection", "shut", "--config", str(config)])
