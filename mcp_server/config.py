@@ -199,6 +199,21 @@ def not_writable(folder: Path) -> str | None:
     return None if os.access(there, os.W_OK | os.X_OK) else f"{there} may not be written"
 
 
+def is_loopback(host: str) -> bool:
+    """Return whether `host` is one of the three names under which only this machine can reach a server."""
+    return host in ("127.0.0.1", "localhost", "::1")
+
+
+def too_open(settings: Settings, host: str) -> str | None:
+    """Return why nothing is served on `host`: others can reach it, and there is no allowlist or no token. None if it is."""
+    if is_loopback(host) or (settings.allowed_hosts and settings.token):
+        return None
+    return (
+        f"{host} can be reached by other machines. In [SERVER], set AllowedHosts (names clients use, such as search.example.org:*) "
+        "and Token (a long secret that clients send as a bearer token), or listen on 127.0.0.1."
+    )
+
+
 def _parsed(file: Path) -> configparser.ConfigParser:
     parser = ini_parser()
     try:

@@ -15,16 +15,20 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from mcp_server.config import LOCAL_DIR, CollectionConfig, Settings, not_writable, wrong_with
+from mcp_server.config import LOCAL_DIR, CollectionConfig, Settings, not_writable, too_open, wrong_with
 from mcp_server.encoders.cache import read_record
 from mcp_server.encoders.checkpoints import weights_in_folder
 from mcp_server.encoders.models import cache_paths, model_width
 from mcp_server.engine.opening import EmbeddingsReader, open_files, trust_of, width_mismatch
-from mcp_server.errors import CollectionError, ConfigError, ModelUnavailableError
+from mcp_server.errors import CollectionError, ConfigError, ModelUnavailableError, clipped
 from mcp_server.side_files import SideFiles, bytes_in
 from mcp_server.stores.catalog import Catalog
+from mcp_server.stores.fields import Field
 from mcp_server.stores.filter_index import FilterIndex
+from mcp_server.stores.schema import Kind
 from mcp_server.stores.sessions import SESSIONS_FILE
+from mcp_server.stores.taggings import read_tags
+from mcp_server.stores.values import stored_key
 
 if TYPE_CHECKING:
     from mcp_server.indexes.embeddings import Embeddings
@@ -33,6 +37,14 @@ Level = Literal["ok", "note", "PROBLEM"]
 
 _ROOM_FOR_SESSIONS = 2**18
 """Bytes that an empty file of sessions and what SQLite keeps beside it take."""
+
+_READ: dict[Kind, str] = {
+    "integer": "whole numbers such as 2021",
+    "number": "numbers such as 1.5",
+    "date": "dates such as 2021-03-15",
+    "time": "times such as 10:05:30",
+    "timestamp": "times such as 2021-03-15T10:05:30, and dates",
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     """Yield findings in the order a person would look: configuration, models, then each collection."""
     for warning in settings.warnings:
         yield Finding("note", "configuration", warning)
+    if refused := too_open(settings, settings.host):
+        yield Finding("note", "configuration", f"`clip-search-mcp serve --http` does not start: {refused}")
     for name, reason in settings.refused:
         yield Finding("PROBLEM", name, reason)
     if not settings.collections and not settings.refused:
@@ -153,10 +167,24 @@ def _contents(config: CollectionConfig, settings: Settings) -> Iterator[Finding]
         yield from _round_trip(config, catalog)
         fields = FilterIndex(catalog).fields
         yield Finding("ok", config.name, f"fields: {', '.join(field.name for field in fields) or 'none'}")
+        for field in fields:
+            yield from _unreadable(config, catalog, field)
         yield from _index(config, embeddings, catalog)
     if config.index_type == "faiss":
         yield from recall_findings(config, settings, embeddings.size)
     yield from _side_files(config, settings)
+
+
+def _unreadable(config: CollectionConfig, catalog: Catalog, field: Field) -> Iterator[Finding]:
+    """Tell of stored values that are not of their field's kind, which no filter and no count speaks of."""
+    if field.kind not in _READ:
+        return
+    _, stored = read_tags(catalog.database, catalog.layout.tables[field.kind], field.tagset_ids)
+    odd = [value for value in stored if value is not None and stored_key(field.kind, value) is None]
+    if odd:
+        counts = f"{len(odd):,} of {len(stored):,} stored values cannot be filtered by"
+        text = f'field {field.name}: {counts}, such as "{clipped(odd[0])}"; what is read: {_READ[field.kind]}.'
+        yield Finding("note", config.name, text)
 
 
 def _side_files(config: CollectionConfig, settings: Settings) -> Iterator[Finding]:

@@ -237,6 +237,35 @@ def test_doctor_tells_of_a_text_encoder_that_is_left_alone_or_refused_and_of_one
     assert "its cache is damaged or was made by another version: the first search downloads it" in out
 
 
+@pytest.mark.parametrize("missing", ["Token", "AllowedHosts"])
+def test_doctor_tells_that_the_server_does_not_start_on_an_address_open_to_others(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, missing: str
+) -> None:
+    config = collection(tmp_path, model="hf-hub:nobody/words")
+    config.write_text(config.read_text() + "[SERVER]\nHost = 0.0.0.0\nToken = a-long-secret\nAllowedHosts = search.example.org\n")
+    assert "0.0.0.0" not in run(capsys, ["doctor", "--config", str(config)])[1]
+    config.write_text(config.read_text().replace(missing, f"# {missing}"))
+    status, out, _ = run(capsys, ["doctor", "--config", str(config)])
+    assert status == 0
+    assert "serve --http` does not start: 0.0.0.0 can be reached by other machines. In [SERVER], set AllowedHosts" in out
+    _, _, err = run(capsys, ["serve", "--http", "--config", str(config)])
+    assert "0.0.0.0 can be reached by other machines" in err
+
+
+def test_doctor_tells_of_stored_values_that_are_not_of_their_kind(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = collection(tmp_path, model="hf-hub:nobody/words")
+    assert "field Year:" not in run(capsys, ["doctor", "--config", str(config)])[1]
+    with closing(sqlite3.connect(tmp_path / "collection.db")) as db, db:
+        (year,) = db.execute("SELECT id FROM tagsets WHERE name = 'Year'").fetchone()
+        (tag,) = db.execute("SELECT min(id) FROM tags WHERE tagset_id = ?", (year,)).fetchone()
+        db.execute("UPDATE numerical_int_tags SET value = '2021:03:15' WHERE id = ?", (tag,))
+        (count,) = db.execute("SELECT count(*) FROM tags WHERE tagset_id = ?", (year,)).fetchone()
+    status, out, _ = run(capsys, ["doctor", "--config", str(config)])
+    assert status == 0
+    words = f'field Year: 1 of {count} stored values cannot be filtered by, such as "2021:03:15"; what is read: whole numbers such as 2021.'
+    assert words in out
+
+
 def test_doctor_names_side_files_of_collections_that_are_not_served_any_more(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     config = collection(tmp_path, model="hf-hub:nobody/words")
     exact_index(tmp_path / "embeddings.zarr.zip", SideFiles.of(tmp_path / "search-cache", "small"))

@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mcp_server.config import Settings
+from mcp_server.config import Settings, is_loopback, too_open
 from mcp_server.errors import ConfigError
 from mcp_server.protocol.stdio import exit_now
 
@@ -58,12 +58,9 @@ def http_app(server: MCPServer[Any], settings: Settings, host: str) -> ASGIApp:
     async def health(_: Request) -> Response:  # pyright: ignore[reportUnusedFunction] - registered by the decorator
         return JSONResponse({"status": "ok"})
 
+    if refused := too_open(settings, host):
+        raise ConfigError(refused)
     local = is_loopback(host)
-    if not local and not (settings.allowed_hosts and settings.token):
-        raise ConfigError(
-            f"{host} can be reached by other machines. In [SERVER], set AllowedHosts (names clients use, such as search.example.org:*) "
-            "and Token (a long secret that clients send as a bearer token), or listen on 127.0.0.1."
-        )
     names = _with_default_port(("127.0.0.1:*", "localhost:*", "[::1]:*") if local else ())
     origins = _as_sent(origin.rstrip("/") for origin in settings.allowed_origins)
     security = TransportSecuritySettings(
@@ -95,11 +92,6 @@ class _Server(uvicorn.Server):
 
 def _let_end(_number: int, _frame: object) -> None:
     """Do nothing: the signal has been obeyed already."""
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether `host` is one of the three names under which only this machine can reach a server."""
-    return host in ("127.0.0.1", "localhost", "::1")
 
 
 def _with_default_port(names: Iterable[str]) -> list[str]:
