@@ -299,7 +299,7 @@ def _say_ingested(report: IngestReport, name: str) -> None:
             print(f"note: --types names fields that no picture has: {', '.join(report.catalog.unused_kinds)}")
     if report.metadata is not None:
         if report.metadata.without_row:
-            print(f"{_many(report.metadata.without_row, 'picture')} without a metadata row")
+            print(f"{_many(report.metadata.without_row, 'file')} without a metadata row")
         if report.metadata.report.unmatched:
             print(f"{_many(report.metadata.report.unmatched, 'metadata row')} without a picture")
         bad = report.metadata.report.bad

@@ -314,6 +314,7 @@ def test_ingest_makes_a_folder_searchable_with_one_command(capsys: pytest.Captur
     assert "added 3, unchanged 0, changed 0, removed 0, failed 1" in out
     assert "collection mine: 3 pictures" in out
     assert "not read: broken.jpg" in out
+    assert "1 file without a metadata row" in out
     status, out, _ = run(
         capsys, ["search", "green", "--config", str(config), "--filters", '{"year": {"gte": 2021}}', "--json", "--detail", "full"]
     )

@@ -18,7 +18,7 @@ class OwnMetadata:
 
     Attributes:
         report: rows matched, unmatched and unusable.
-        without_row: pictures that no row is about.
+        without_row: files, those that cannot be read among them, that no row is about.
     """
 
     report: MetadataReport
