@@ -350,7 +350,7 @@ def add_collection_commands(commands: Any, common: argparse.ArgumentParser) -> N
         help="where to write the collection, and its configuration too unless another is named; default: beside ./data/config.ini",
     )
     placing.add_argument("--replace", action="store_true", help="build anew a collection of that name")
-    placing.add_argument("--column", help='which of its columns names the picture; default: "file", "path", "filename" and the like')
+    placing.add_argument("--column", help='column of the metadata that names the picture; default: "file", "path", "filename" and the like')
     placing.add_argument(
         "--types", metavar="FIELD=TYPE,...", help="types not to be guessed: text, integer, number, date, time, timestamp, json"
     )

@@ -46,7 +46,7 @@ _COLLECTION_KEYS = (
 )
 SECTION_HEADER = re.compile(r"\[\s*(?P<header>[^]]*[^]\s])\s*\]")
 """A section's name, without the blanks around it: nobody could name it with them."""
-_TOML_TABLES = re.compile(r"^\s*\[\[", re.MULTILINE)
+_TOML_TABLES = re.compile(r"^[ \t]*\[\[[^\[\]]+\]\]", re.MULTILINE)
 """What no INI file has and every `config.toml` with a collection does."""
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -218,7 +218,7 @@ def _parsed(file: Path) -> configparser.ConfigParser:
     parser = ini_parser()
     try:
         text = file.read_text(encoding="utf-8-sig")
-        if file.suffix.lower() == ".toml" or _TOML_TABLES.search(text):
+        if _TOML_TABLES.search(text):
             raise ConfigError(
                 f"{file} is TOML, which newer Exquisitor engines read; this server needs an INI file. Write one with the same paths: "
                 "data/config.example.ini explains every key."
