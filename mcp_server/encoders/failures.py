@@ -70,5 +70,7 @@ def pickled_program(weights: Path, content: str) -> ModelUnavailableError:
 def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:  # libraries wrap a plain fact in long advice of their own
         error = error.__cause__
+    if "trust_remote_code" in str(error):  # transformers advises to set it
+        return "it works only with a program that its publisher put beside it, and such programs are never run. Choose another model."
     text = " ".join(str(error).split())[:400].rstrip(".")
     return f"{type(error).__name__}: {text}." if text else f"{type(error).__name__}."

@@ -16,6 +16,7 @@ import torch
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer, get_clean_fn
 from torch import nn
 from torch.nn import functional
+from transformers import dynamic_module_utils
 
 from mcp_server.encoders import checkpoints, failures
 from mcp_server.encoders.cache import TowerRecord, making, read_record, write_cache
@@ -46,6 +47,8 @@ from mcp_server.encoders.towers import (
 from mcp_server.errors import ModelUnavailableError
 
 logger = logging.getLogger(__name__)
+
+dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # transformers would ask on stdin, which is the client's, whether a model's program may run
 
 _MISFITS = (TypeError, AttributeError, KeyError, AssertionError, ArithmeticError)
 """How settings that open_clip does not know, or of another kind than it expects, show."""
@@ -280,7 +283,8 @@ def _tokenizer_of(source: Source) -> _Tokenizer:
     own = clip_record(source.model, text_cfg)
     if own is not None and not settings:  # the copy that open_clip holds already: another takes a second to build
         return _Tokenizer(LibraryTokenizer(open_clip.tokenize, own.context_length), own)
-    options: dict[str, Any] = {"local_files_only": True} if source.in_folder and wants_files else {}
+    # open_clip hands `tokenizer_kwargs` on to transformers: without this a configuration could ask for a program beside it to be run
+    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": source.in_folder} if wants_files else {}
     try:
         library = cast("Any", open_clip.get_tokenizer(source.model, **options))
     except (OSError, RuntimeError) as error:
