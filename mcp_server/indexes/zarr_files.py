@@ -49,6 +49,8 @@ class _Node:
     shape: tuple[int, ...] | None
     """None: a group."""
     dtype: str
+    packing: str = ""
+    """Its codecs, as JSON."""
 
     @property
     def is_embeddings(self) -> bool:
@@ -86,7 +88,7 @@ def find_array(path: Path) -> ZarrArray:
     single top-level folder of the zip.
 
     Raises:
-        CollectionError: nothing is there, or it cannot be read as Zarr.
+        CollectionError: nothing is there, it cannot be read as Zarr, or reading it would run a program in it.
         IndexMismatchError: it is Zarr, but of another shape or type.
     """
     if not path.exists():
@@ -150,14 +152,17 @@ def _node(files: _ZipFiles | _FolderFiles, prefix: str) -> _Node | None:
     if (text := files.text(f"{prefix}zarr.json")) is not None:
         meta: dict[str, Any] = json.loads(text)
         is_array = meta["node_type"] == "array"
-        return _Node(tuple(meta["shape"]), str(meta["data_type"])) if is_array else _Node(None, "")
+        return _Node(tuple(meta["shape"]), str(meta["data_type"]), json.dumps(meta.get("codecs"))) if is_array else _Node(None, "")
     if (text := files.text(f"{prefix}.zarray")) is not None:
         meta = json.loads(text)
-        return _Node(tuple(meta["shape"]), _V2_TYPES.get(str(meta["dtype"])[1:], str(meta["dtype"])))
+        packing = json.dumps([meta.get("filters"), meta.get("compressor")])
+        return _Node(tuple(meta["shape"]), _V2_TYPES.get(str(meta["dtype"])[1:], str(meta["dtype"])), packing)
     return _Node(None, "") if files.text(f"{prefix}.zgroup") is not None else None
 
 
 def _checked(path: Path, inner: str, node: _Node) -> ZarrArray:
     if not node.is_embeddings or node.shape is None or node.shape[1] < 1:
         raise IndexMismatchError(f"The Zarr array in {path} has shape {node.shape} and type {clipped(node.dtype)}; {_EXPECTED}.")
+    if "pickle" in node.packing:  # whether zarr reads such chunks depends on its version
+        raise CollectionError(f"The Zarr array in {path} is packed with pickle, which can run programs. Write it with another codec.")
     return ZarrArray(path, inner, (node.shape[0], node.shape[1]), np.dtype(node.dtype))

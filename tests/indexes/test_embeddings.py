@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -187,6 +188,29 @@ def test_an_unknown_codec_is_refused(tmp_path: Path) -> None:
     (path / "zarr.json").write_text(json.dumps(metadata))
     with pytest.raises(CollectionError, match="Embeddings are damaged"):
         load_embeddings(path)
+
+
+PICKLE = {"name": "numcodecs.pickle", "configuration": {}}
+SHARDED = {"name": "sharding_indexed", "configuration": {"chunk_shape": [5, 16], "codecs": [{"name": "bytes"}, PICKLE]}}
+
+
+@pytest.mark.parametrize(
+    ("metadata_file", "change"),
+    [
+        (".zarray", {"compressor": {"id": "pickle"}}),
+        (".zarray", {"filters": [{"id": "delta", "dtype": "<f4"}, {"id": "pickle"}]}),
+        ("zarr.json", {"codecs": [PICKLE]}),
+        ("zarr.json", {"codecs": [SHARDED]}),
+    ],
+    ids=["compressor", "filter", "codec", "shard"],
+)
+def test_chunks_that_could_be_programs_are_refused_before_one_is_read(metadata_file: str, change: dict[str, Any], tmp_path: Path) -> None:
+    path = write(tmp_path / "e.zarr", 2 if metadata_file == ".zarray" else 3, root=ROWS)
+    metadata = json.loads((path / metadata_file).read_text())
+    (path / metadata_file).write_text(json.dumps(metadata | change))
+    for attempt in (embeddings_shape, load_embeddings):
+        with pytest.raises(CollectionError, match=r"packed with pickle, which can run programs\. Write it with another codec\."):
+            attempt(path)
 
 
 @pytest.mark.parametrize("name", ["e.zip", "e.zarr"])
