@@ -185,6 +185,10 @@ class SideFiles:
         self.folder = folder
         self._passed_over: set[Path] = set()
 
+    def make_folder(self) -> None:
+        """Make the folder, which its owner alone can read, if it is not there. Raises OSError where that cannot be."""
+        self.folder.mkdir(0o700, parents=True, exist_ok=True)  # who may not read a catalog may not read what is kept of it
+
     def read(self, name: str, key: Mapping[str, Any]) -> SideSet | None:
         """Return the set `name` that was made for exactly `key`; None when there is none, or it is damaged (which is logged)."""
         folder = self._folder_of(name, key)
@@ -210,7 +214,7 @@ class SideFiles:
             ValueError: rows of a stream are missing.
         """
         final = self._folder_of(name, key)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.make_folder()
         temporary = self.folder / f".{final.name}.{secrets.token_hex(8)}"
         temporary.mkdir()
         draft = Draft(temporary, final.name)

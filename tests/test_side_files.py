@@ -82,6 +82,13 @@ def test_collections_of_different_names_have_different_files(one: str, other: st
     assert len(set(names)) == 4
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows gives a user's folders no rights for others")
+def test_what_is_kept_of_a_collection_is_for_its_owner_alone(tmp_path: Path) -> None:
+    files = SideFiles.of(tmp_path / "search-cache", "private")
+    write(files, 1, 1.0)
+    assert files.folder.stat().st_mode & 0o777 == 0o700
+
+
 def test_a_newer_set_replaces_the_older_one_and_leaves_others_alone(tmp_path: Path) -> None:
     files = SideFiles(tmp_path)
     with files.writing("rows-small", {"key": 1}) as draft:

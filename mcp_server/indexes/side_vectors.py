@@ -162,7 +162,7 @@ class SideVectors:
         """Lay down the rows, or wait for another that does, and return them; None where there is no room for that."""
         lock = FileLock(self._side.folder / "rows.lock")
         try:
-            self._side.folder.mkdir(parents=True, exist_ok=True)
+            self._side.make_folder()
             lock.acquire(timeout=_TURN_SECONDS)
             self._side.sweep("rows", 0)  # by servers that were stopped meanwhile: nobody else is laying down rows now
         except (OSError, NotImplementedError) as error:  # too long, or a file system without locks: two may do the same then
