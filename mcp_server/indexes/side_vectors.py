@@ -197,7 +197,7 @@ class SideVectors:
     def _has_room(self, size: int) -> bool:
         folder = self._side.folder
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            self._side.make_folder()
             if (free := shutil.disk_usage(folder).free) < size * _ROOM:
                 for name, key in self._keys.items():
                     self._side.drop_outdated(name, key)
