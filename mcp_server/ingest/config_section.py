@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import configparser
-import getpass
-import hashlib
-import os
+import logging
 import re
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from mcp_server.config import RESERVED_SECTIONS, SECTION_HEADER, ini_parser
 from mcp_server.errors import IngestError
 from mcp_server.ingest.write import writing_file
 from mcp_server.whole_files import write_whole
 
+logger = logging.getLogger(__name__)
+
 _TAKEN = ("DEFAULT", *RESERVED_SECTIONS)
 _NAME = re.compile(r"\w[\w-]{0,63}")
+_SILENT_SECONDS = 1
 _NEW_FILE = "[DEFAULT]\nModelDevice = auto      ; auto | cpu | cuda | cuda:N | mps\n"
 
 
@@ -98,14 +99,29 @@ def enter_section(config_file: Path, name: str, values: Mapping[str, str]) -> No
     Raises:
         IngestError: as from `with_section`, or the file cannot be written.
     """
-    marked = hashlib.sha256(str(config_file.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    user = getattr(os, "getuid", getpass.getuser)()
-    with FileLock(Path(tempfile.gettempdir()) / f"clip-search-mcp-{user}-{marked}.lock"):
+    with writing_file(config_file, "--config"), _turn(config_file.resolve()):
         if values.get("IndexType") == "zarr" and value_in(config_file, name, "IndexType") is not None:
             values = {key: value for key, value in values.items() if key != "IndexType"}
-        text = with_section(config_file, name, values)
-        with writing_file(config_file, "--config"):
-            write_whole(config_file, text, with_folder=True)
+        write_whole(config_file, with_section(config_file, name, values))
+
+
+@contextmanager
+def _turn(config_file: Path) -> Generator[None]:
+    """Keep other processes from changing `config_file`. The lock is beside it, where only those who may do so can take it."""
+    config_file.parent.mkdir(parents=True, exist_ok=True)
+    file = config_file.with_name(f".{config_file.name[:50]}.lock")
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=_SILENT_SECONDS)
+    except Timeout:
+        logger.warning("config.wait file=%s reason=another_process_is_changing_it", config_file)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # on Windows it goes with its release
+            file.unlink()  # who waits for it then makes another
+        lock.release()
 
 
 def _text_of(config_file: Path) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import logging.handlers
+import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from mcp_server.config import load_settings
 from mcp_server.errors import IngestError
@@ -119,6 +123,24 @@ def test_sections_entered_at_the_same_moment_are_all_there(tmp_path: Path) -> No
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(enter, range(8)))
     assert sorted(sections_of(config)) == sorted(f"c{number}-{turn}" for number in range(8) for turn in range(5))
+
+
+def test_a_process_that_waits_for_another_says_so(tmp_path: Path) -> None:
+    config = tmp_path / "new" / "config.ini"
+    enter_section(config, "one", {"Enabled": "True"})
+    told = logging.handlers.QueueHandler(records := queue.SimpleQueue[logging.LogRecord]())
+    logger = logging.getLogger("mcp_server.ingest.config_section")
+    logger.addHandler(told)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            with FileLock(config.parent / ".config.ini.lock"):  # beside it: in a folder for all, anybody could hold it
+                entered = pool.submit(enter_section, config, "two", {"Enabled": "True"})
+                assert "another_process_is_changing_it" in records.get(timeout=30).getMessage()
+                assert sections_of(config) == ["one"]
+            entered.result()
+    finally:
+        logger.removeHandler(told)
+    assert sections_of(config) == ["one", "two"]
 
 
 def test_a_collection_built_anew_goes_on_using_its_index(tmp_path: Path) -> None:
