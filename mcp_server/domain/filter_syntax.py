@@ -2,6 +2,7 @@
 
     {"Category": ["food", "drink"], "Year": {"gte": 2020}}      AND across fields, OR inside a list
     {"any": [{"Category": "food"}, {"color": "red"}], "not": {"Tags": "logo"}}
+    {"any": {"Category": "food", "color": "red"}}               the same any
     {"field": "any", "is": "food"}                              a field really called any, all or not
 
 Fields and values stay as written: only a collection knows whether they exist.
@@ -80,7 +81,8 @@ def _refuse_constant(word: str) -> float:
     raise FilterError(f"The filter has the number {word}. Numbers must be finite; leave a bound out for an open end.")
 
 
-def _parse_object(raw: dict[object, object], budget: Budget, depth: int) -> Filter:
+def _parse_object(raw: dict[object, object], budget: Budget, depth: int, *, every: bool = True) -> Filter:
+    """Return the filter that `raw` stands for: all of its parts, or with `every` false any; without parts, everything."""
     check_depth(depth)
     if is_tree(raw):
         return parse_tree(raw, budget, depth)
@@ -98,7 +100,9 @@ def _parse_object(raw: dict[object, object], budget: Budget, depth: int) -> Filt
         else:
             _refuse_foreign(word, value)
             parts.append(parse_condition(name, value, budget, depth))
-    return parts[0] if len(parts) == 1 else And(tuple(parts))
+    if len(parts) == 1:
+        return parts[0]
+    return And(tuple(parts)) if every or not parts else Or(tuple(parts))
 
 
 def _parse_group(word: str, raw: object, budget: Budget, depth: int) -> list[Filter]:
@@ -109,12 +113,13 @@ def _parse_group(word: str, raw: object, budget: Budget, depth: int) -> list[Fil
         return []
     refuse_deep_value(value)
     children: list[Filter] = []
+    every = word != "any" or isinstance(value, list | tuple)
     for child in cast("list[object]", value if isinstance(value, list | tuple) else [value]):
         if not isinstance(child, dict):
             hint = f'For a field called {word}: {{"field": "{word}", "is": ...}}.'
             raise FilterError(f'"{word}" takes filters, such as {{"{word}": [{{"Category": "food"}}]}}, not {quoted(child)}. {hint}')
         if child or word != "not":
-            children.append(_parse_object(cast("dict[object, object]", child), budget, depth))
+            children.append(_parse_object(cast("dict[object, object]", child), budget, depth, every=every))
     if word == "not":
         if not children:
             return []
