@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+from collections.abc import Sequence
 from typing import cast
 
 from mcp_server.domain.filter_limits import MAX_TEXT, Budget, check_depth, checked_bound, checked_scalar, quoted
@@ -48,9 +50,26 @@ def parse_condition(field: str, raw: object, budget: Budget, depth: int) -> Filt
     return AnyOf(field, (checked_scalar(raw, field),))
 
 
+def values_in_text(field: str, values: Sequence[Scalar]) -> tuple[Scalar, ...] | None:
+    """Return the values that the one text in `values` lists as JSON; None when it is no list.
+
+    Raises:
+        FilterError: something in the list is no value.
+    """
+    if len(values) != 1 or not isinstance(values[0], str) or not values[0].lstrip().startswith("["):
+        return None
+    try:
+        listed = cast("list[object]", json.loads(values[0]))
+    except (ValueError, RecursionError):
+        return None
+    return tuple(checked_scalar(one, field) for one in listed)
+
+
 def _parse_list(field: str, raw: object, budget: Budget, depth: int, *, every: bool) -> Filter:
     if not isinstance(raw, list | tuple):
-        return parse_condition(field, raw, budget, depth)
+        if isinstance(raw, dict) or not every:
+            return parse_condition(field, cast("object", raw), budget, depth)
+        raw = [raw]
     elements = cast("list[object]", raw)
     budget.spend_values(len(elements), field)
     values = tuple(checked_scalar(element, field) for element in elements if not isinstance(element, dict))
@@ -108,6 +127,8 @@ def _parse_exists(field: str, raw: object) -> Filter:
 
 
 def _unknown_key(field: str, key: object) -> str:
+    if field.strip().casefold() in ("filters", "filter"):
+        return f"Fields stand directly in filters: {{{quoted(key)}: ...}}, without {quoted(field)} around them."
     word = key.casefold() if isinstance(key, str) else str(key)
     close = difflib.get_close_matches(word, CONDITION_KEYS, n=1)
     instead = _INSTEAD.get(word, f'"{close[0]}"' if close else "")

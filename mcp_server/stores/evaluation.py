@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mcp_server.domain.filter_conditions import values_in_text
 from mcp_server.domain.filters import (
     AllOf,
     And,
@@ -120,7 +121,13 @@ class Evaluator:
 
     def _values(self, node: AnyOf | AllOf) -> Passed:
         data = self._data(node.field)
-        slices = value_slices(data, node.values)
+        try:
+            slices = value_slices(data, node.values)
+        except FilterError:
+            listed = values_in_text(node.field, node.values)
+            if listed is None:
+                raise
+            return self._values(replace(node, values=listed))
         every = isinstance(node, AllOf)
         if every:
             distinct = dict.fromkeys(map(tuple, slices.tolist()))

@@ -57,6 +57,32 @@ def refused(index: FilterIndex, raw: object, error: type[FilterError] = FilterEr
     return caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("raw", "sentence"),
+    [
+        ({"Category": '["food", "Drink"]'}, "Category is Food or Category is drink"),
+        ({"Category": {"all": '["food", "Drink"]'}}, "Category is Food and Category is drink"),
+        ({"Category": {"not": '["food", "Drink"]'}}, "not (Category is Food or Category is drink)"),
+        ({"Year": " [1999, 2001]"}, "Year is 1999 or Year is 2001"),
+    ],
+)
+def test_json_text_of_a_list_is_the_list(index: FilterIndex, raw: object, sentence: str) -> None:
+    assert index.evaluate(parse_filter(raw)).sentence == sentence
+
+
+def test_json_text_of_a_list_is_taken_as_it_is_where_it_is_a_value(tmp_path: Path) -> None:
+    medias = [m3.Media(1, 0, tags={"Shown": ['["a"]']}), m3.Media(2, 1, tags={"Shown": ["a"]})]
+    with closing(Catalog.open(m3.build(tmp_path / "c.db", medias), 2)) as catalog:
+        assert passing(FilterIndex(catalog), {"Shown": '["a"]'}) == [1]
+
+
+def test_what_is_wrong_in_json_text_of_a_list_is_named(index: FilterIndex) -> None:
+    assert refused(index, {"Category": '["food", "flagg"]'}, UnknownValueError).startswith('"flagg" is not a value')
+    assert "list inside a list" in refused(index, {"Category": "[" * 300 + "]" * 300})
+    assert refused(index, {"Category": "[food]"}, UnknownValueError).startswith('"[food]" is not a value')
+    assert 'got "soon"' in refused(index, {"Year": '["soon"]'})
+
+
 def test_internal_tagsets_are_never_offered(index: FilterIndex) -> None:
     names = [field.name for field in index.fields]
     assert names == ["Category", "Year", "Weight", "Day", "Clock", "At", "Extra"]
@@ -206,7 +232,7 @@ def test_long_names_of_fields_are_suggested_whole(tmp_path: Path) -> None:
     name = "distance between the sensor and the object in metres, measured "
     tags: dict[str, list[m3.Value]] = {f"{name}{how}": ["x"] for how in ("once", "twice", "thrice")}
     types = {f"{name}once": "alphanumerical", f"{name}ONCE": "date"}
-    medias = [m3.Media(1, 0, tags=tags | {f"{name}ONCE": ["2021-01-01"]})]
+    medias = [m3.Media(1, 0, tags={**tags, f"{name}ONCE": ["2021-01-01"]})]
     with closing(Catalog.open(m3.build(tmp_path / "c.db", medias, types), 1)) as catalog:
         index = FilterIndex(catalog)
         message = refused(index, {f"{name}two times": "x"}, UnknownFieldError)
