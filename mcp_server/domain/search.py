@@ -155,3 +155,5 @@ class SearchOutcome:
     page: int = 0
     """Which answer of the session this is, from 1."""
     largest_drop: Drop | None = None
+    best_below_min_score: float | None = None
+    """The best score among what `min_score` left out of this answer."""

@@ -91,6 +91,7 @@ class Walk:
             short_reason=_short_reason(request, skip, len(items), len(near.rows) < len(found.rows)),
             warnings=tuple(self._warnings(skip, question)),
             largest_drop=largest_drop(near.scores),
+            best_below_min_score=float(found.scores[len(near.rows)]) if len(near.rows) < len(found.rows) else None,
         )
 
     def _enough(self, found: Neighbors) -> Neighbors:
@@ -152,7 +153,8 @@ class Walk:
         unknown = {"seen": self._seen.unknown, "excluded": self._excluded.unknown, "excluded_groups": self._excluded.unknown_groups}
         for name, count in unknown.items():
             if count:
-                yield f"{count:,} of the ids in {name} are not in this collection's index; they were ignored."
+                are, they_were = ("is", "it was") if count == 1 else ("are", "they were")
+                yield f"{count:,} of the ids in {name} {are} not in this collection's index; {they_were} ignored."
         if question is not None and self._collection.relevance() is None:
             yield "rel is still being measured for this collection; later answers have it."
         if skip.matching == 0 and request.filters is not None:

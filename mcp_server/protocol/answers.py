@@ -175,8 +175,8 @@ def _short(text: str, most: int) -> str:
 def _next(outcome: SearchOutcome, request: SearchRequest) -> str | None:
     """Return what to do next where it is not the usual: the tool's description says that session brings more."""
     hidden = outcome.hidden
-    if outcome.short_reason == "below_min_score":
-        return "The others score below min_score; lower it for more."
+    if outcome.best_below_min_score is not None:
+        return f"The others score {round(outcome.best_below_min_score, 4)} and less, below min_score; lower it for more."
     if outcome.unseen_left:
         return None if request.repeats != "allow" else 'Pass session and repeats "skip" for what was not shown yet.'
     if request.max_per_group is not None and outcome.matching > hidden.seen + hidden.excluded + len(outcome.hits):

@@ -51,7 +51,7 @@ def _description(engine: SearchEngine, collection: Collection, question: FilterQ
         rows = engine.best_rows(collection, question.search, waiting)
         mask = np.zeros(len(collection.catalog.mapped), np.bool_)
         mask[rows] = True
-        body["counted"] = f"the {len(rows):,} best unseen matches"
+        body["counted"] = "the one unseen match" if len(rows) == 1 else f"the {len(rows):,} best unseen matches"
     if question.field is not None:
         page = field_page(collection.filters, question.field, question.match, question.n, question.offset, mask)
         return Answer(body | _page(page, question))

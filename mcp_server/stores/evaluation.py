@@ -162,8 +162,9 @@ class Evaluator:
         positions = data.tags.position(wanted)
         strangers = (positions < 0) | (data.tags.tagsets[positions] != node.tagset_id) if len(data.tags.ids) else positions < 0
         if np.any(strangers):
+            count = int(np.count_nonzero(strangers))
             raise FilterError(
-                f"{int(np.count_nonzero(strangers))} of the value_ids are not tags of tagset {node.tagset_id} "
+                f"{count:,} of the value_ids {'is not a tag' if count == 1 else 'are not tags'} of tagset {node.tagset_id} "
                 f'("{clipped(field.name)}"), first {wanted[strangers][0]}. '
                 f'Use values instead: {{"{clipped(field.name)}": ["value"]}}; describe_filters lists them.'
             )

@@ -353,6 +353,15 @@ async def test_next_says_what_helps_when_everything_was_excluded_or_repeats_are_
         assert "leave it out for the rest" in one["next"]
 
 
+async def test_one_unknown_id_is_spoken_of_as_one(engine: SearchEngine) -> None:
+    async with connected(engine, "auto") as client:
+        answer = await call(client, "clip_search", text="apple", excluded=[10**12], excluded_groups=[10**12, 10**13])
+    assert answer["warnings"] == [
+        "1 of the ids in excluded is not in this collection's index; it was ignored.",
+        "2 of the ids in excluded_groups are not in this collection's index; they were ignored.",
+    ]
+
+
 async def test_why_fewer_came_and_what_to_do_is_said_as_it_is(engine: SearchEngine) -> None:
     apples = {"title": {"contains": "apple"}}
     async with connected(engine, "auto") as client:
@@ -367,7 +376,10 @@ async def test_why_fewer_came_and_what_to_do_is_said_as_it_is(engine: SearchEngi
         for n in (count - 1, count + 20):
             some = await ask(n=n, session=session, repeats="allow", min_score=middle)
             assert (some["short_reason"], some["returned"]) == ("below_min_score", count // 2)
-            assert "min_score" in some["next"]
+            assert some["next"] == f"The others score {scores[count // 2]} and less, below min_score; lower it for more."
+        none = await ask(session=session, repeats="allow", min_score=1)
+        assert (none["returned"], none["next"].split(" ")[3]) == (0, str(scores[0]))
+        assert (await ask(min_score=scores[0]))["hits"][0]["score"] == scores[0]
         for n in (count, 100):
             capped = await ask(n=n, max_per_group=1)
             assert capped["short_reason"] == ("groups_full" if capped["returned"] < count else f"filters_match_only_{count}")

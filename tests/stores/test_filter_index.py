@@ -254,7 +254,7 @@ def test_tag_ids_are_checked_against_tagset_and_type(index: FilterIndex) -> None
     assert passing(index, leaf(1, {"value_ids": food[:1]}, tagtype_id=1)) == [1]
     assert "no tagset 99" in refused(index, leaf(99, {"value_ids": food[:1]}))
     assert "tagtype_id 1, not 77" in refused(index, leaf(1, {"value_ids": food[:1]}, tagtype_id=77))
-    assert "not tags of tagset 2" in refused(index, leaf(2, {"value_ids": food[:1]}))
+    assert "is not a tag of tagset 2" in refused(index, leaf(2, {"value_ids": food[:1]}))
     assert "1 of the value_ids" in refused(index, leaf(1, {"value_ids": [food[0], 2**62]}))
     assert "exists" in refused(index, leaf(7, {"value_ids": [1]}))
     assert "takes texts" in refused(index, leaf(1, {"lower_bound": 1}))
