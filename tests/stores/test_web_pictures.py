@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -94,6 +95,13 @@ def test_a_picture_below_the_base_is_fetched(site: str) -> None:
     assert store.read(f"{site}a%20b.png") == PICTURE
     assert store.read("moved.png") == PICTURE
     assert store.read("packed.png") == PICTURE
+
+
+def test_trusted_certificates_are_read_for_the_first_picture_only(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = PictureStore.open(site)
+    assert store.read("a b.png") == PICTURE
+    monkeypatch.setattr(ssl, "create_default_context", None)
+    assert store.read("a b.png") == PICTURE
 
 
 @pytest.mark.parametrize(
