@@ -16,6 +16,7 @@ from mcp.types import CallToolResult, TextContent, ToolAnnotations
 from mcp_server.domain.stopping import stoppable
 from mcp_server.engine.curation import update_session as change_session
 from mcp_server.engine.search import SearchEngine
+from mcp_server.errors import clipped
 from mcp_server.protocol import schemas
 from mcp_server.protocol.answers import result_of, search_answer, session_answer
 from mcp_server.protocol.arguments import filter_question, refused_names, search_request, session_change, view_request
@@ -152,7 +153,7 @@ class _AsSent(FuncMetadata):
 
 
 async def refuse_bad_names(ctx: Any, call_next: Callable[[Any], Awaitable[Any]]) -> Any:
-    """Middleware: answer a tool call with an unknown or missing argument name; the SDK drops unknown names without a word."""
+    """Middleware: answer a call of an unknown tool, whose name the SDK repeats whole, and of an unknown argument, which it drops unsaid."""
     if ctx.method == "tools/call" and isinstance(ctx.params, dict):
         params: dict[str, Any] = ctx.params
         refusal = _refusal(params.get("name"), params.get("arguments"))
@@ -162,13 +163,15 @@ async def refuse_bad_names(ctx: Any, call_next: Callable[[Any], Awaitable[Any]])
 
 
 def _refusal(name: object, arguments: object) -> str | None:
-    schema = schemas.INPUTS.get(str(name))
-    if schema is None:
+    if not isinstance(name, str):
         return None
+    schema = schemas.INPUTS.get(name)
+    if schema is None:
+        return f'There is no tool "{clipped(name)}". Tools: {", ".join(schemas.INPUTS)}.'
     if arguments is not None and not isinstance(arguments, dict):
-        return f"{name} takes its arguments as an object, such as {_EXAMPLES[str(name)]}."
+        return f"{name} takes its arguments as an object, such as {_EXAMPLES[name]}."
     given: dict[str, Any] = arguments or {}
-    return refused_names(str(name), list(given), list(schema["properties"]))
+    return refused_names(name, list(given), list(schema["properties"]))
 
 
 def _tool(

@@ -353,6 +353,15 @@ async def test_next_says_what_helps_when_everything_was_excluded_or_repeats_are_
         assert "leave it out for the rest" in one["next"]
 
 
+@pytest.mark.parametrize("era", ERAS)
+async def test_an_unknown_tool_is_told_the_four_there_are(engine: SearchEngine, era: str) -> None:
+    async with connected(engine, era) as client:
+        for name in ("clipsearch", "clipsearch" * 10_000):
+            said = await refusal(client, name, text="apple")
+            assert said.startswith('There is no tool "clipsearch')
+            assert said.endswith("Tools: clip_search, describe_filters, view_media, update_session.")
+
+
 async def test_one_unknown_id_is_spoken_of_as_one(engine: SearchEngine) -> None:
     async with connected(engine, "auto") as client:
         answer = await call(client, "clip_search", text="apple", excluded=[10**12], excluded_groups=[10**12, 10**13])
