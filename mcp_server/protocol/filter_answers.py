@@ -107,7 +107,8 @@ def _summary(field: FieldSummary, total: int) -> Json:
     body: Json = {"name": field.name, "type": field.kind}
     if field.items != total:
         body["items"] = field.items
-    body["values"] = field.distinct
+    if field.kind != "json":  # has none to filter by
+        body["values"] = field.distinct
     return body | _span(field.span) if field.span is not None else body
 
 

@@ -315,6 +315,17 @@ def test_the_same_call_gives_the_same_answer(engine: SearchEngine) -> None:
     assert [hit.score for hit in first.hits] == [hit.score for hit in second.hits]
 
 
+def test_an_overview_gives_json_no_number_of_values(tmp_path: Path) -> None:
+    media = [(m3.Media(10 + row, row, tags={"Extra": [f'{{"a": {row}}}'], "Color": ["red"]}), "red") for row in range(3)]
+    (tmp_path / "toys").mkdir()
+    write_collection(tmp_path / "toys", media, {"Extra": "json"})
+    with closing(open_world(tmp_path, WordEncoder())) as engine:
+        extra, color = filter_answer(engine, filter_question({})).body["fields"]
+        assert extra == {"name": "Extra", "type": "json"}
+        assert color == {"name": "Color", "type": "text", "values": 1, "top": {"red": 3}}
+        assert "exists" in filter_answer(engine, filter_question({"field": "Extra"})).body["next"]
+
+
 def test_an_overview_of_hundreds_of_fields_lists_those_that_most_items_have(tmp_path: Path) -> None:
     tags: list[dict[str, list[m3.Value]]] = [{f"Field {number}": ["some"] for number in range(0, 400, step)} for step in (1, 10)]
     media = [(m3.Media(10 + row, row, tags=each), "red") for row, each in enumerate(tags)]
