@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from mcp_server.stores.fields import Field
 from mcp_server.stores.items import shown_value
 from mcp_server.stores.postings import Ints, Postings, build_postings, spans_of_owners
 from mcp_server.stores.taggings import Tags, read_taggings, read_tags
-from mcp_server.stores.values import Key, stored_key
+from mcp_server.stores.values import Key, apart, stored_key
 
 NumberKeys = NDArray[np.int64 | np.float64]
 
@@ -34,7 +36,7 @@ class FieldData:
     Attributes:
         field: whose data this is.
         keys: the keys of the V values, ascending; for text, the folded texts.
-        shown: V values as callers see them, the first spelling stored.
+        shown: V values as callers see them, the first spelling stored; of a year, month or day with others inside, its first moment.
         values: posting lists of the V values.
         tags: the T tags.
         value_of_tag: (T,) int32, the value of each tag, -1 for none.
@@ -132,7 +134,11 @@ def _values(field: Field, stored: Sequence[object]) -> tuple[Texts | NumberKeys,
 
 
 def _shown(field: Field, ordered: Sequence[str | Key], first: dict[str | Key, object]) -> Texts:
-    return Texts.of(str(shown_value(field.kind, first[key])) for key in ordered)
+    texts = (str(shown_value(field.kind, first[key])) for key in ordered)
+    if field.kind == "text":
+        return Texts.of(texts)
+    keys = cast("Sequence[Key]", ordered)
+    return Texts.of(apart(field.kind, *one) for one in zip(texts, keys, [*keys, math.inf][1:], strict=True))
 
 
 def _key(field: Field, value: object) -> str | Key | None:

@@ -16,7 +16,7 @@ from mcp_server.stores.database import Database
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 3
+FORMAT = 4
 """Counts up when an array of the catalog's sets gets another meaning, or is worked out in another way."""
 
 

@@ -11,7 +11,7 @@ import math
 import re
 from calendar import monthrange
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 from mcp_server.domain.filters import Scalar, scalar_text
@@ -72,6 +72,20 @@ def asked_period(kind: Kind, value: Scalar) -> Period | None:
         return None if number is None else Period(number, number)
     text = scalar_text(value).strip()
     return _time_of_day(text) if kind == "time" else _timestamp(text)
+
+
+def apart(kind: Kind, text: str, key: Key, following: Key) -> str:
+    """Return `text`, a stored date with `key`; or, where it also stands for `following`, the next key, the moment that filters take it for.
+
+    So "2021" is shown as 2021-01-01 where there are other days of that year.
+    """
+    if kind not in ("date", "timestamp") or len(text.strip()) > len("2021-03-01"):
+        return text
+    period = asked_period(kind, text)
+    if period is None or period.last < following:
+        return text
+    moment = datetime.min + timedelta(microseconds=key)
+    return moment.isoformat() if following < key + _DAY else moment.date().isoformat()
 
 
 def _number(value: str | float) -> Key | None:

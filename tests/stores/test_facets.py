@@ -50,6 +50,18 @@ def index(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[FilterInde
         yield FilterIndex(catalog)
 
 
+def test_a_date_shown_with_a_count_passes_as_many(tmp_path: Path) -> None:
+    days = ["2021", "2021", "2021-03", "2021-03-05", "2021-03-05T10:00", "2021-03-06", "2022-1", "2023-05-02", "2024-02", "2024-02-01"]
+    for type_name in ("date", "timestamp"):
+        made = [m3.Media(at + 1, at, tags={"day": [day]}) for at, day in enumerate(days)]
+        with closing(Catalog.open(m3.build(tmp_path / f"{type_name}.db", made, {"day": type_name}), len(days))) as catalog:
+            index = FilterIndex(catalog)
+            shown = {str(each.value): each.count for each in field_page(index, "day").values}
+            assert {value: index.evaluate(parse_filter({"day": value})).count for value in shown} == shown
+            assert {"2021-01-01", "2021-03-01", "2021-03-05T00:00:00", "2022-1", "2023-05-02"} <= set(shown)
+            assert index.evaluate(parse_filter({"day": "2021"})).count == 6
+
+
 def expected_colors(allowed: set[int] | None = None) -> list[tuple[str, int]]:
     counts = Counter(
         str(value).lower()
