@@ -150,7 +150,7 @@ class Evaluator:
 
     def _exists(self, node: Exists) -> Passed:
         data = self._data(node.field)
-        has = Sentence(f"has {data.field.name}", opposite=f"has no {data.field.name}")
+        has = Sentence(f"has {data.field.name}", opposite=Sentence(f"has no {data.field.name}"))
         return Passed(data.present, has) if node.expected else Passed(self.mapped & ~data.present, negated(has))
 
     def _tag_ids(self, node: TagIds) -> Passed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 SENTENCE_LIMIT = 300
@@ -19,7 +19,7 @@ class Sentence:
 
     text: str
     joint: Literal["and", "or", ""] = ""
-    opposite: str = ""
+    opposite: Sentence | None = None
 
     def inside(self, joint: str) -> str:
         """Return the text as part of a longer sentence joined by `joint`."""
@@ -47,7 +47,7 @@ def joined(parts: Sequence[Sentence], joint: Literal["and", "or"]) -> Sentence:
 def values_sentence(field: str, values: Sequence[str], joint: Literal["and", "or"], count: int) -> Sentence:
     """Return `color is red or color is orange`; of `count` values, more than five, the first five of `values` are named."""
     if count <= SPELLED_OUT:
-        return joined([Sentence(f"{field} is {value}", opposite=f"{field} is not {value}") for value in values], joint)
+        return joined([Sentence(f"{field} is {value}", opposite=Sentence(f"{field} is not {value}")) for value in values], joint)
     some = ", ".join(values[:SPELLED_OUT])
     return Sentence(f"{field} is {'any' if joint == 'or' else 'each'} of {count} values ({some}, …)")
 
@@ -58,4 +58,4 @@ def negated(part: Sentence) -> Sentence:
         return NOTHING
     if part == NOTHING:
         return EVERYTHING
-    return Sentence(part.opposite or f"not ({part.text})", opposite=part.text if part.opposite else "")
+    return replace(part.opposite or Sentence(f"not ({part.text})"), opposite=replace(part, opposite=None))

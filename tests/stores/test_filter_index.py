@@ -299,6 +299,16 @@ def test_not_in_either_spelling_is_honoured(index: FilterIndex) -> None:
         ({"category": {"not": ["food", "flag"]}}, "not (Category is Food or Category is flag)"),
         ({"category": {"all": ["food", "flag"]}, "Extra": {"exists": False}}, "Category is Food and Category is flag and has no Extra"),
         ({"Extra": {"not": {"exists": False}}}, "has Extra"),
+        ({"not": {"not": {"Year": {"gt": 3}}}}, "Year > 3"),
+        ({"Year": {"not": {"not": {"not": {"gt": 3}}}}}, "not (Year > 3)"),
+        (
+            {"not": {"Year": {"not": {"gt": 3, "lt": 9}}}, "any": [{"Year": 1}, {"Year": 2}]},
+            "Year > 3 and Year < 9 and (Year is 1 or Year is 2)",
+        ),
+        (
+            {"any": [{"Extra": {"exists": True}}, {"Year": {"not": {"not": {"gt": 3, "lt": 9}}}}]},
+            "has Extra or (Year > 3 and Year < 9)",
+        ),
         ({"Day": {"gt": "2020", "lte": "2021-03"}}, "Day > 2020 and Day <= 2021-03"),
         ({"category": {"contains": "oo"}}, 'Category contains "oo"'),
         ({"any": []}, "nothing"),
