@@ -15,10 +15,10 @@ import secrets
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Literal, cast, get_args, get_origin, get_type_hints
 
 from mcp_server.config import LOCAL_DIR
-from mcp_server.encoders.models import CachePaths, cache_paths
+from mcp_server.encoders.models import CachePaths, cache_paths, wrong_setting
 from mcp_server.encoders.tokens import TokenizerRecord
 
 logger = logging.getLogger(__name__)
@@ -143,9 +143,23 @@ def _record_of(fields: object) -> TowerRecord | None:
         return None
     try:
         tokenizer = TokenizerRecord(**values.pop("tokenizer"))
-        return TowerRecord(tokenizer=tokenizer, **values)
+        record = TowerRecord(tokenizer=tokenizer, **values)
     except (KeyError, TypeError):  # fields missing or unknown: written by another version
         return None
+    if not (_is_typed(record) and _is_typed(tokenizer)):
+        return None
+    return None if wrong_setting({"embed_dim": record.embed_dim, "text_cfg": record.text_cfg, "vision_cfg": {}}) else record
+
+
+def _is_typed(record: TowerRecord | TokenizerRecord) -> bool:
+    """Tell whether every field holds what its type says."""
+    return all(_fits(getattr(record, name), kind) for name, kind in get_type_hints(type(record)).items())
+
+
+def _fits(value: object, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    return isinstance(value, get_origin(kind) if get_origin(kind) is dict else kind)
 
 
 def _sum_of(file: Path) -> str | None:

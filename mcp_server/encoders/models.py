@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -131,26 +132,36 @@ def model_cfg_in(config_file: Path, model: str) -> dict[str, Any]:
     if not (isinstance(config, dict) and {"embed_dim", "text_cfg", "vision_cfg"} <= set(cast("dict[str, Any]", config))):
         raise ConfigError(f"Model = {model}: {config_file} is not an open_clip configuration: it needs embed_dim, text_cfg and vision_cfg.")
     settings = cast("dict[str, Any]", config)
-    if wrong := _wrong_in(settings):
+    if wrong := wrong_setting(settings):
         raise ConfigError(f"Model = {model}: in {config_file}, {wrong}.")
     return settings
 
 
-def _wrong_in(config: dict[str, Any]) -> str | None:
-    """Return which setting is of the wrong kind, and what it must be."""
+def wrong_setting(config: dict[str, Any]) -> str | None:
+    """Return which setting of a model's configuration is of the wrong kind, and what it must be; None when none is."""
+    return next(_wrong_settings(config), None)
+
+
+def _wrong_settings(config: dict[str, Any]) -> Iterator[str]:
     if not _is_size(config["embed_dim"]):
-        return f"embed_dim must be a positive whole number, not {config['embed_dim']!r}"
+        yield f"embed_dim must be a positive whole number, not {config['embed_dim']!r}"
     for name in ("text_cfg", "vision_cfg"):
         if not isinstance(config[name], dict):
-            return f"{name} must be an object"
+            yield f"{name} must be an object"
     text = cast("dict[str, Any]", config["text_cfg"])
     for name in _SIZES:
         if name in text and not _is_size(text[name]):
-            return f"{name} in text_cfg must be a positive whole number, not {text[name]!r}"
+            yield f"{name} in text_cfg must be a positive whole number, not {text[name]!r}"
     for name in _SETTINGS:
         if not isinstance(text.get(name), dict | None):
-            return f"{name} in text_cfg must be an object"
-    return None
+            yield f"{name} in text_cfg must be an object"
+    if not isinstance(text.get("eos_id", 0), int):
+        yield f"eos_id in text_cfg must be a whole number, not {text['eos_id']!r}"
+    eps, approximate = (text.get("norm_kwargs") or {}).get("eps", 1.0), (text.get("act_kwargs") or {}).get("approximate")
+    if not isinstance(eps, int | float):
+        yield f"eps of norm_kwargs in text_cfg must be a number, not {eps!r}"
+    if not isinstance(approximate, str | None):
+        yield f"approximate of act_kwargs in text_cfg must be text, not {approximate!r}"
 
 
 def _is_size(value: object) -> bool:

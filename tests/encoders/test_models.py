@@ -59,6 +59,9 @@ def test_a_folder_that_is_no_model_is_refused_by_name(content: str | None, tmp_p
         ({"text_cfg": {"width": True}}, "width in text_cfg must be"),
         ({"text_cfg": {"tokenizer_kwargs": ["clean"]}}, "tokenizer_kwargs in text_cfg must be an object"),
         ({"text_cfg": {"norm_kwargs": 5}}, "norm_kwargs in text_cfg must be an object"),
+        ({"text_cfg": {"norm_kwargs": {"eps": "x"}}}, "eps of norm_kwargs in text_cfg must be a number, not 'x'"),
+        ({"text_cfg": {"act_kwargs": {"approximate": []}}}, "approximate of act_kwargs in text_cfg must be text, not []"),
+        ({"text_cfg": {"eos_id": "x"}}, "eos_id in text_cfg must be a whole number, not 'x'"),
     ],
     ids=str,
 )
