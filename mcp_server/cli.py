@@ -23,7 +23,7 @@ from mcp_server import __version__
 from mcp_server.cli_collections import add_collection_commands
 from mcp_server.cli_hosts import add_host_commands
 from mcp_server.cli_sessions import add_session_commands
-from mcp_server.cli_words import for_a_person
+from mcp_server.cli_words import for_a_person, say
 from mcp_server.config import Settings, load_settings
 from mcp_server.errors import (
     CallerError,
@@ -34,7 +34,7 @@ from mcp_server.errors import (
     SearchServerError,
     SessionStoreError,
 )
-from mcp_server.logs import log_to_stderr
+from mcp_server.logs import log_to_stderr, visible_lines
 
 if TYPE_CHECKING:
     from mcp_server.engine.search import SearchEngine
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger(__name__).debug("cli.refused", exc_info=True)
         _let_go_of_stdout()
         about = f"{error.filename}: " if error.filename else ""
-        print(f"clip-search-mcp: {about}{error.strerror or error}", file=sys.stderr)
+        _complain(f"{about}{error.strerror or error}")
         return 1
 
 
@@ -73,21 +73,25 @@ def _status_of(arguments: Sequence[str] | None) -> int:
     try:
         return command(options)
     except (CollectionError, ConfigError, IngestError) as error:
-        print(f"clip-search-mcp: {error}", file=sys.stderr)
+        _complain(str(error))
         return 2
     except CallerError as error:
-        print(f"clip-search-mcp: {for_a_person(str(error))}", file=sys.stderr)
+        _complain(for_a_person(str(error)))
         return 2
     except (ModelUnavailableError, SessionStoreError) as error:
-        print(f"clip-search-mcp: {error.remedy}", file=sys.stderr)
+        _complain(error.remedy)
         return 1
     except SearchServerError as error:
-        print(f"clip-search-mcp: {for_a_person(str(error))}", file=sys.stderr)
+        _complain(for_a_person(str(error)))
         return 1
     except KeyboardInterrupt:
         if command.__name__ == "ingest":
-            print("clip-search-mcp: stopped; the same command goes on from here.", file=sys.stderr)
+            _complain("stopped; the same command goes on from here.")
         return 130
+
+
+def _complain(text: str) -> None:
+    print(visible_lines(f"clip-search-mcp: {text}"), file=sys.stderr)
 
 
 def _let_go_of_stdout() -> None:
@@ -157,16 +161,16 @@ def search(options: argparse.Namespace) -> int:
         answer = search_answer(outcome, request).body
     if options.json:
         # no session outlives this command, so none is named, nor what to do in one
-        print(json.dumps({key: value for key, value in answer.items() if key not in ("session", "next")}, ensure_ascii=False))
+        say(json.dumps({key: value for key, value in answer.items() if key not in ("session", "next")}, ensure_ascii=False))
         return 0
     for place, hit in enumerate(outcome.hits, start=1):
-        print(f"{place:>3}  {hit.score:.4f}  {hit.rel or '':<6}  id {hit.item.id:<8} {hit.item.title}  {hit.item.uri}".rstrip())
+        say(f"{place:>3}  {hit.score:.4f}  {hit.rel or '':<6}  id {hit.item.id:<8} {hit.item.title}  {hit.item.uri}".rstrip())
         for name, values in hit.item.tags.items():
-            print(f"                  {name}: {', '.join(str(value) for value in values)}")
+            say(f"                  {name}: {', '.join(str(value) for value in values)}")
     shown = f"{answer['returned']} of {answer['matching']:,} items in {answer['collection']}"
-    print(f"{shown}, filters: {answer['filters']}" if request.filters is not None else shown)
+    say(f"{shown}, filters: {answer['filters']}" if request.filters is not None else shown)
     for warning in answer["warnings"]:
-        print(f"note: {for_a_person(warning)}")
+        say(f"note: {for_a_person(warning)}")
     return 0
 
 
@@ -180,7 +184,7 @@ def filters(options: argparse.Namespace) -> int:
     with contextlib.closing(_engine(options)) as engine:
         answer = filter_answer(engine, question, _say_waiting).body
     if options.json:
-        print(json.dumps(answer, ensure_ascii=False))
+        say(json.dumps(answer, ensure_ascii=False))
         return 0
     if "collections" in answer:  # how many items each has, or why it cannot be opened
         answer = answer | {"collections": {name: _said(state) for name, state in answer["collections"].items()}}
@@ -193,16 +197,16 @@ def doctor(options: argparse.Namespace) -> int:
     from mcp_server.doctor import examine
 
     settings = _settings(options)
-    print(f"configuration  {settings.config_file}")
+    say(f"configuration  {settings.config_file}")
     problems = notes = 0
     for finding in examine(settings):
-        print(f"{finding.level:<8}{finding.about:<20}{finding.text}")
+        say(f"{finding.level:<8}{finding.about:<20}{finding.text}")
         problems += finding.level == "PROBLEM"
         notes += finding.level == "note"
     if problems:
-        print(f"{problems} problem{'s' if problems > 1 else ''} found.")
+        say(f"{problems} problem{'s' if problems > 1 else ''} found.")
     else:
-        print("No problem found; see the notes." if notes else "Everything fits.")
+        say("No problem found; see the notes." if notes else "Everything fits.")
     return 1 if problems else 0
 
 
@@ -234,18 +238,18 @@ def _said(value: int | str) -> int | str:
 def _print_tree(value: Any, indent: str = "") -> None:
     for key, inner in value.items():
         if key == "example":
-            print(f"{indent}{key}: {json.dumps(inner, ensure_ascii=False)}")
+            say(f"{indent}{key}: {json.dumps(inner, ensure_ascii=False)}")
         elif key == "next":
-            print(f"{indent}{key}: {for_a_person(inner)}")
+            say(f"{indent}{key}: {for_a_person(inner)}")
         elif isinstance(inner, list):
-            print(f"{indent}{key}:")
+            say(f"{indent}{key}:")
             for each in inner:
-                print(f"{indent}  {_line(each)}")
+                say(f"{indent}  {_line(each)}")
         elif isinstance(inner, dict) and any(isinstance(each, dict | list) for each in inner.values()):
-            print(f"{indent}{key}:")
+            say(f"{indent}{key}:")
             _print_tree(inner, indent + "  ")
         else:
-            print(f"{indent}{key}: {_line(inner)}")
+            say(f"{indent}{key}: {_line(inner)}")
 
 
 def _line(value: Any) -> str:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcp_server.cli_words import as_typed
+from mcp_server.cli_words import as_typed, say
 from mcp_server.config import (
     DEFAULT_MODEL,
     LOCAL_DIR,
@@ -98,18 +98,18 @@ def import_embeddings(options: argparse.Namespace) -> int:
             normalise=options.normalise,
             progress=progress,
         )
-    print(
+    say(
         f"collection {place.name}: {_many(report.items, 'item')}" + (f", {_many(report.groups, 'group')}" if report.groups else "") + f"; "
         f"{_many(report.rows, 'vector')} {report.width} wide, stored as {report.dtype}; {report.seconds:.1f} s"
     )
     if report.unusable_count:
         rows = ", ".join(map(str, report.unusable[:5])) + (", …" if report.unusable_count > 5 else "")
-        print(f"{_many(report.unusable_count, 'vector')} not finite or zero, which no search finds (row {rows})")
+        say(f"{_many(report.unusable_count, 'vector')} not finite or zero, which no search finds (row {rows})")
     if report.not_unit:
         done = "stored with length 1" if report.normalised else "stored as they are"
-        print(f"{_many(report.not_unit, 'vector')} of another length than 1, {done}")
+        say(f"{_many(report.not_unit, 'vector')} of another length than 1, {done}")
     for note in report.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     _say_fields(report.fields, report.left_out, (*report.refused, *report.remarks))
     _prepare(place.config_file, options.root, place.name)
     _say_try(place)
@@ -140,19 +140,19 @@ def index_build(options: argparse.Namespace) -> int:
         raise IngestError(str(error)) from error
     report = build_index(mine.embeddings_file, target, options.type, chosen, _say_step, _side(settings, mine))
     parameters = ", ".join(f"{name} {value}" for name, value in report.parameters.items())
-    print(
+    say(
         f"{report.kind}{f' ({parameters})' if parameters else ''} of {_many(report.rows, 'row')}, {report.width} wide: "
         f"{report.bytes / 2**20:.1f} MiB in {report.seconds} s"
     )
-    print(report.file)
+    say(str(report.file))
     _say_measured(report.measured)
-    print(report.suggestion)
+    say(report.suggestion)
     if options.use:
         shown = shown_path(target, (options.root or root_of(settings.config_file)).absolute())
         enter_section(settings.config_file, mine.name, {"IndexType": "faiss", "CLIPIndexFile": shown})
-        print(f"[{mine.name}] of {settings.config_file} uses it from the next start on.")
+        say(f"[{mine.name}] of {settings.config_file} uses it from the next start on.")
     elif mine.faiss_file is None or mine.faiss_file.absolute() != target:
-        print(f"To use it, set in [{mine.name}]: IndexType = faiss and CLIPIndexFile = {target.as_posix()}; or give --use.")
+        say(f"To use it, set in [{mine.name}]: IndexType = faiss and CLIPIndexFile = {target.as_posix()}; or give --use.")
     return 0
 
 
@@ -166,18 +166,18 @@ def index_check(options: argparse.Namespace) -> int:
         raise IngestError(f"[{mine.name}] uses no FAISS index (IndexType = zarr). Name one with --file, or build one with index build.")
     check = check_index_file(mine.embeddings_file, file, target_recall=mine.target_recall, side=_side(settings, mine))
     if check.type:
-        print(f"{check.type}, {check.metric}; the embeddings have {_many(check.rows, 'row')}, {check.width} wide")
+        say(f"{check.type}, {check.metric}; the embeddings have {_many(check.rows, 'row')}, {check.width} wide")
     if check.of_these_embeddings is None:
-        print("note: It has no note of what it was built from, as files of other programs.")
+        say("note: It has no note of what it was built from, as files of other programs.")
     if check.seconds_behind > 0:
-        print(f"note: It is older than the embeddings, by {timedelta(seconds=max(1, round(check.seconds_behind)))}.")
+        say(f"note: It is older than the embeddings, by {timedelta(seconds=max(1, round(check.seconds_behind)))}.")
     for finding in check.findings:
-        print(f"note: {finding}")
+        say(f"note: {finding}")
     _say_measured(check.measured)
     if check.measured is not None:
-        print(check.measured.suggestion)
+        say(check.measured.suggestion)
     if check.problem is not None:
-        print(f"PROBLEM {check.problem}")
+        say(f"PROBLEM {check.problem}")
         return 1
     return 0
 
@@ -239,10 +239,10 @@ def _say_step(step: str, done: int, total: int) -> None:
 def _say_measured(measured: Measured | None) -> None:
     if measured is None:
         return
-    print(f"measured with {measured.queries}:")
-    print(f"{'allowed':>12} {'effort':>6} {'recall@10':>10} {'recall@100':>11} {'kept':>5} {'FAISS ms':>9} {'exact ms':>9}")
+    say(f"measured with {measured.queries}:")
+    say(f"{'allowed':>12} {'effort':>6} {'recall@10':>10} {'recall@100':>11} {'kept':>5} {'FAISS ms':>9} {'exact ms':>9}")
     for trial in measured.trials:
-        print(
+        say(
             f"{trial.allowed:>12,} {trial.effort:>6} {trial.recall_at_10:>10.3f} {trial.recall_at_100:>11.3f} {trial.kept:>5.0%} "
             f"{trial.faiss_ms:>9.2f} {trial.exact_ms:>9.2f}  {'FAISS answers' if measured.is_used(trial) else 'answered exactly'}"
         )
@@ -281,56 +281,56 @@ def _model(value: str | None) -> str | None:
 
 def _say_ingested(report: IngestReport, name: str) -> None:
     counts, times = report.counts, report.times
-    print(
+    say(
         f"added {counts.added:,}, unchanged {counts.unchanged:,}, changed {counts.changed:,}, removed {counts.removed:,}, "
         f"failed {counts.failed:,}" + (f"; {counts.moved:,} of these only moved" if counts.moved else "")
     )
-    print(f"collection {name}: {_many(report.pictures, 'picture')}" + (f", {_many(report.groups, 'group')}" if report.groups else ""))
+    say(f"collection {name}: {_many(report.pictures, 'picture')}" + (f", {_many(report.groups, 'group')}" if report.groups else ""))
     if report.embedded:
         steps = (("loading the model", times.loading), ("model", times.model), ("waiting for decoding", times.waiting))
         shares = ", ".join(f"{what} {seconds / times.total:.0%}" for what, seconds in (*steps, ("writing", times.writing)))
         speed = report.embedded / max(times.waiting + times.model + times.writing, 1e-9)
-        print(f"{times.total:.1f} s, {speed:.1f} pictures/s; {shares}; decoding took {times.decoding:.1f} s beside that")
+        say(f"{times.total:.1f} s, {speed:.1f} pictures/s; {shares}; decoding took {times.decoding:.1f} s beside that")
     else:
-        print(f"{times.total:.1f} s, nothing to embed")
+        say(f"{times.total:.1f} s, nothing to embed")
     if report.catalog is not None:
         _say_fields(report.catalog.fields, report.catalog.left_out, (*report.catalog.refused, *report.catalog.notes))
         if report.catalog.unused_kinds:
-            print(f"note: --types names fields that no picture has: {', '.join(report.catalog.unused_kinds)}")
+            say(f"note: --types names fields that no picture has: {', '.join(report.catalog.unused_kinds)}")
     if report.metadata is not None:
         if report.metadata.without_row:
-            print(f"{_many(report.metadata.without_row, 'file')} without a metadata row")
+            say(f"{_many(report.metadata.without_row, 'file')} without a metadata row")
         if report.metadata.report.unmatched:
-            print(f"{_many(report.metadata.report.unmatched, 'metadata row')} without a picture")
+            say(f"{_many(report.metadata.report.unmatched, 'metadata row')} without a picture")
         bad = report.metadata.report.bad
         _say_some((f"metadata line {line.number}: {line.reason}" for line in bad.first), bad.count)
     for one in report.closed:
-        print(f"folder not read: {one.prefix or '.'}: {one.reason}; what was known in it is kept")
+        say(f"folder not read: {one.prefix or '.'}: {one.reason}; what was known in it is kept")
     _say_some((f"not read: {failure.source}: {failure.reason}" for failure in report.failed), len(report.failed))
 
 
 def _say_fields(fields: Iterable[Field], left_out: Sequence[str], remarks: Iterable[Remark]) -> None:
     from mcp_server.stores.schema import KIND_OF_TYPE
 
-    print("fields: " + (", ".join(f"{field.name} ({KIND_OF_TYPE[field.kind]})" for field in fields) or "none"))
+    say("fields: " + (", ".join(f"{field.name} ({KIND_OF_TYPE[field.kind]})" for field in fields) or "none"))
     if left_out:
         more = f" and {len(left_out) - SHOWN:,} more" if len(left_out) > SHOWN else ""
-        print(f"not usable as fields, by their names or for there are too many: {', '.join(left_out[:SHOWN])}{more}")
+        say(f"not usable as fields, by their names or for there are too many: {', '.join(left_out[:SHOWN])}{more}")
     for remark in remarks:
-        print(f"field {remark.field}: {_many(remark.count, 'value')} {remark.reason}, such as {remark.example}")
+        say(f"field {remark.field}: {_many(remark.count, 'value')} {remark.reason}, such as {remark.example}")
 
 
 def _say_try(place: _Place) -> None:
-    print(f'Try: clip-search-mcp search "your words" --config {as_typed(str(place.config_file))} --collection {place.name}')
+    say(f'Try: clip-search-mcp search "your words" --config {as_typed(str(place.config_file))} --collection {place.name}')
 
 
 def _say_some(lines: Iterable[str], count: int) -> None:
     for number, line in enumerate(lines):
         if number == SHOWN:
             break
-        print(line)
+        say(line)
     if count > SHOWN:
-        print(f"… and {count - SHOWN:,} more; --report FILE.jsonl lists all files")
+        say(f"… and {count - SHOWN:,} more; --report FILE.jsonl lists all files")
 
 
 def _many(count: int, what: str) -> str:

@@ -9,9 +9,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from mcp_server.cli_words import say
 from mcp_server.config import load_settings
 from mcp_server.errors import ConfigError
-from mcp_server.logs import log_to_stderr
+from mcp_server.logs import log_to_stderr, visible_lines
 from mcp_server.whole_files import write_whole
 
 
@@ -30,7 +31,9 @@ def export(options: argparse.Namespace) -> int:
     if output is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(newline="")  # CSV brings its own line ends
-            if not sys.stdout.isatty():
+            if sys.stdout.isatty():
+                text = visible_lines(text.replace("\r\n", "\n"))
+            else:
                 sys.stdout.reconfigure(encoding="utf-8")  # what is redirected is the file that --output writes
         print(text, end="")
         return 0
@@ -41,7 +44,7 @@ def export(options: argparse.Namespace) -> int:
             write_whole(output, text)
     except OSError as error:
         raise ConfigError(f"{output} cannot be written: {error.strerror}.") from error
-    print(f"{len(rows):,} items written to {output}")
+    say(f"{len(rows):,} items written to {output}")
     return 0
 
 

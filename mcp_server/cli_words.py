@@ -7,6 +7,8 @@ import re
 import shlex
 from collections.abc import Callable
 
+from mcp_server.logs import visible
+
 _FILTERS = "`clip-search-mcp filters`"
 
 _WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
@@ -27,6 +29,11 @@ _WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"(?<!Your arguments are fine); tell the user to (?=\w)", "; "),
     (r"(?:Your arguments are fine; )?[Tt]ell the user (?:to|that) (\w)", lambda found: found[1].upper()),
 )
+
+
+def say(line: str) -> None:
+    """Print one line; names and values of a catalog in it cannot break it or steer the terminal."""
+    print(visible(line))
 
 
 def as_typed(argument: str, system: str = os.name) -> str:

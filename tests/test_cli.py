@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import math
 import os
+import re
 import shlex
 import shutil
 import sqlite3
@@ -23,9 +27,12 @@ from mcp_server.cli import main
 from mcp_server.cli_words import as_typed
 from mcp_server.config import demo_folder, load_settings
 from mcp_server.doctor import examine
+from mcp_server.domain.search import SearchRequest, WeightedText
 from mcp_server.encoders.models import cache_paths, paths_beside
+from mcp_server.engine.opening import open_engine
 from mcp_server.indexes.embeddings import load_embeddings
 from mcp_server.indexes.side_vectors import SideVectors, exact_index
+from mcp_server.logs import log_to_stderr
 from mcp_server.side_files import SideFiles
 from tests.engine.toys import videos, write_collection
 
@@ -537,3 +544,70 @@ def test_output_that_nobody_reads_or_has_room_for_ends_a_command_quietly(command
         with Path("/dev/full").open("w", encoding="utf-8") as full:
             done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False, env=buffered)
         assert (done.returncode, done.stderr) == (1, "clip-search-mcp: No space left on device\n")
+
+
+STEERING = "\x1b]0;theirs\x07\x9b2J\nnote: nothing is wrong\r\u2028all"
+
+
+@pytest.fixture
+def steering(tmp_path: Path) -> Path:
+    """The configuration of a copy of the demo whose titles, colours and name of a field would steer a terminal."""
+    demo = demo_folder()
+    shutil.copy(demo / "collection.db", tmp_path / "collection.db")
+    with closing(sqlite3.connect(tmp_path / "collection.db")) as db, db:
+        db.execute(
+            "UPDATE alphanumerical_tags SET value = value || ? WHERE tagset_id IN (SELECT id FROM tagsets WHERE name = 'title')",
+            (STEERING,),
+        )
+        db.execute("UPDATE alphanumerical_tags SET value = 'red' || ? WHERE value = 'red'", (STEERING,))
+        db.execute("UPDATE tagsets SET name = name || ? WHERE name = 'color'", (STEERING,))
+    config = tmp_path / "config.ini"
+    text = (demo / "config.ini").read_text(encoding="utf-8").replace("./", f"{demo.as_posix()}/")
+    config.write_text(text.replace(f"{demo.as_posix()}/collection.db", "./collection.db"), encoding="utf-8")
+    return config
+
+
+@pytest.mark.parametrize("command", [["search", "cat", "--detail", "full"], ["filters"], ["filters", "color" + STEERING], ["doctor"]])
+def test_a_catalog_does_not_steer_the_terminal(command: list[str], capsys: pytest.CaptureFixture[str], steering: Path) -> None:
+    status, out, err = run(capsys, [*command, "--config", str(steering)])
+    assert status == 0, err
+    assert re.findall("[\\x00-\\x09\\x0b-\\x1f\\x7f-\\x9f\u2028]", out) == []
+    assert not {"note: nothing is wrong", "all"} & set(out.splitlines())
+    assert command == ["doctor"] or r"\u001b]0;theirs\u0007" in out
+
+
+def test_json_for_a_terminal_says_the_same(capsys: pytest.CaptureFixture[str], steering: Path) -> None:
+    _, out, _ = run(capsys, ["search", "cat", "--json", "--config", str(steering)])
+    assert any("\x1b]0;theirs\x07\x9b2J\n" in hit["title"] for hit in json.loads(out)["hits"])
+    assert re.findall("[\\x00-\\x09\\x0b-\\x1f\\x7f-\\x9f\u2028]", out) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no pseudo-terminal here")
+def test_an_export_to_a_terminal_does_not_steer_it_and_one_to_a_file_has_all(capsys: pytest.CaptureFixture[str], steering: Path) -> None:
+    with closing(open_engine(load_settings(steering), patience_seconds=math.inf)) as engine:
+        session = engine.search(SearchRequest((WeightedText("cat"),), n=3)).session
+    command = ["export", session, "--list", "shown", "--config", str(steering)]
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "w", encoding="utf-8") as terminal, contextlib.redirect_stdout(terminal):
+        assert main(command) == 0
+        written = os.read(ours, 100_000).decode()
+    os.close(ours)
+    assert r"\u001b]0;theirs\u0007" in written
+    assert "\x1b" not in written
+    _, out, _ = run(capsys, command)
+    assert out.count(STEERING) == 3
+
+
+def test_a_line_of_the_log_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    log_to_stderr("INFO")
+    logger = logging.getLogger("tests.lines")
+    logger.info("picture.unreadable uri=%s", STEERING)
+    try:
+        raise ValueError(STEERING)
+    except ValueError:
+        logger.exception("picture.failed")
+    first, second, *traceback = capsys.readouterr().err.splitlines()
+    assert first.endswith(r"uri=\u001b]0;theirs\u0007\u009b2J\nnote: nothing is wrong\r\u2028all")
+    assert second.endswith("picture.failed")
+    assert traceback[0] == "  Traceback (most recent call last):"
+    assert all(line.startswith("  ") and line.isprintable() for line in traceback)
