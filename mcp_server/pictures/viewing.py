@@ -21,6 +21,8 @@ MOST_PIXELS = 120_000_000
 """Larger pictures are not decoded."""
 MOST_SCANS = 100
 """A JPEG file that goes over its pixels more often is not decoded; progressive ones do some ten times."""
+MOST_DECODED = 20 * MOST_PIXELS
+"""Nor is a JPEG file whose scans go over more pixels altogether: that would take longer than some seconds."""
 JPEG_BYTES = 700_000
 """No picture for a model or a gallery is larger; as base64 it stays below 1 MiB."""
 
@@ -68,10 +70,12 @@ def as_jpeg(image: Image.Image, most_bytes: int = JPEG_BYTES) -> bytes:
 
 
 def _viewed(data: bytes, side: int, ground: int) -> Image.Image:
-    if data[:2] == b"\xff\xd8" and _scans(data) > MOST_SCANS:
+    scans = _scans(data) if data[:2] == b"\xff\xd8" else 1
+    if scans > MOST_SCANS:
         raise UnviewableError("damaged file")
     with Image.open(io.BytesIO(data), formats=_known_formats()) as image:
-        if image.width * image.height > MOST_PIXELS:
+        pixels = image.width * image.height
+        if pixels > MOST_PIXELS or scans * pixels > MOST_DECODED:
             raise UnviewableError("too many pixels")
         image.draft("RGB", (2 * side, 2 * side))  # a JPEG decoder can skip what would be thrown away
         image.load()

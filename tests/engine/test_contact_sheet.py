@@ -38,9 +38,11 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     return out.getvalue()
 
 
-def scanned_again(times: int) -> bytes:
-    """Return a progressive JPEG whose last scan comes once more, so many times."""
+def scanned_again(times: int, side: int = 64) -> bytes:
+    """Return a progressive JPEG, said to be `side` wide and high, whose last scan comes once more, so many times."""
     data = encoded(Image.new("L", (64, 64), 128), "JPEG", progressive=True)
+    size = data.index(b"\xff\xc2") + 5
+    data = data[:size] + 2 * side.to_bytes(2, "big") + data[size + 4 :]
     return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * times + data[-2:]
 
 
@@ -135,6 +137,7 @@ def test_what_is_transparent_lies_on_the_ground_asked_for() -> None:
         (encoded(noise(64, 64))[:600], "damaged"),
         (encoded(Image.new("1", (20_000, 20_000))), "too many pixels"),
         (scanned_again(200), "damaged"),
+        (scanned_again(30, 10_000), "too many pixels"),  # in a dozen bytes a scan, which together take a processor for seconds
     ],
 )
 def test_what_cannot_be_shown_says_why(data: bytes, reason: str) -> None:
