@@ -24,7 +24,7 @@ from mcp_server.cli_collections import add_collection_commands
 from mcp_server.cli_hosts import add_host_commands
 from mcp_server.cli_sessions import add_session_commands
 from mcp_server.cli_words import for_a_person, say
-from mcp_server.config import Settings, load_settings
+from mcp_server.config import Settings, load_settings, too_open
 from mcp_server.errors import (
     CallerError,
     CollectionError,
@@ -113,6 +113,9 @@ def _write_everything() -> None:
 def serve(options: argparse.Namespace) -> int:
     """Serve MCP over stdio, or over HTTP with --http."""
     settings = _settings(options)
+    host = options.host or settings.host
+    if options.http and (refused := too_open(settings, host)):  # before anything is opened or fetched
+        raise ConfigError(refused)
     from mcp_server.engine.opening import open_engine
     from mcp_server.server import build_server
 
@@ -126,7 +129,7 @@ def serve(options: argparse.Namespace) -> int:
         from mcp_server.protocol.http import serve_http
 
         engine.shelf.warm_up()
-        serve_http(server, settings, options.host or settings.host, settings.port if options.port is None else options.port)
+        serve_http(server, settings, host, settings.port if options.port is None else options.port)
         return 0
     from mcp_server.protocol.stdio import exit_now, serve_stdio
 
