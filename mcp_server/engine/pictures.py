@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -27,8 +26,6 @@ JPEG = "image/jpeg"
 _THREADS = 6
 _THUMBNAIL_SIDE = 384
 """Up to this side a thumbnail is asked for first, above it the original."""
-_decoding = threading.Lock()
-"""Pictures are decoded one at a time, and some files take half a minute: who waits behind one can leave when nobody waits for him."""
 _LATE = "not there in time"
 
 
@@ -132,7 +129,7 @@ def _looks(media: Media, items: Mapping[int, Item], side: int, ground: int, seco
 
 def _look(media: Media, item: Item, side: int, ground: int, deadline: float) -> Image.Image | str:
     """Return the picture of `item`, or in a few words why it cannot be had; none is begun to be decoded after `deadline`."""
-    from mcp_server.pictures.viewing import UnviewableError, viewed
+    from mcp_server.pictures.viewing import TooLateError, UnviewableError, viewed
 
     sources: list[tuple[PictureStore, str]] = [(media.thumbnails, item.thumbnail_uri), (media.originals, item.uri)]
     reason = "no picture"
@@ -140,15 +137,12 @@ def _look(media: Media, item: Item, side: int, ground: int, deadline: float) -> 
         data = store.read(uri) if uri else None
         if data is None:
             continue
-        left = deadline - time.monotonic()
-        if left <= 0 or not _decoding.acquire(timeout=left):
-            return _LATE
         try:
-            return viewed(data, side, ground)
+            return viewed(data, side, ground, deadline - time.monotonic())
+        except TooLateError:
+            return _LATE
         except UnviewableError as error:
             reason = str(error)
-        finally:
-            _decoding.release()
     return reason
 
 

@@ -38,24 +38,34 @@ class UnviewableError(Exception):
     """The picture cannot be shown; the message says why in a few words."""
 
 
-def viewed(data: bytes, side: int, ground: int = 255) -> Image.Image:
+class TooLateError(UnviewableError):
+    """Other pictures took so long that nobody waits for this one any more; it was not begun."""
+
+
+def viewed(data: bytes, side: int, ground: int = 255, seconds: float | None = None) -> Image.Image:
     """Return the picture in `data` as RGB: first frame, upright, longest side at most `side` pixels, never enlarged.
 
-    What is transparent lies on grey of level `ground`. Safe to call from several threads; they take turns.
+    What is transparent lies on grey of level `ground`. Safe to call from several threads; they take turns, and some files take half a
+    minute. One that has not got its turn after `seconds` leaves; None waits to the end.
 
     Raises:
         UnviewableError: it is no picture, damaged, or too large.
+        TooLateError: its turn has not come.
     """
-    with _decoding, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
+    if not (_decoding.acquire() if seconds is None else seconds > 0 and _decoding.acquire(timeout=seconds)):
+        raise TooLateError("not there in time")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return _viewed(data, side, ground)
-        except UnidentifiedImageError as error:
-            raise UnviewableError("no picture format known here") from error
-        except Image.DecompressionBombError as error:
-            raise UnviewableError("too many pixels") from error
-        except DECODER_ERRORS as error:
-            raise UnviewableError("damaged file") from error
+    except UnidentifiedImageError as error:
+        raise UnviewableError("no picture format known here") from error
+    except Image.DecompressionBombError as error:
+        raise UnviewableError("too many pixels") from error
+    except DECODER_ERRORS as error:
+        raise UnviewableError("damaged file") from error
+    finally:
+        _decoding.release()
 
 
 def as_jpeg(image: Image.Image, most_bytes: int = JPEG_BYTES) -> bytes:
